@@ -1,0 +1,279 @@
+# Builds the fork: upstream Darknet (fetched, verified, never copied into this repository) plus src/, plugins/ and
+# darknet/. `make help` lists the targets and variables.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.SUFFIXES:
+MAKEFLAGS += --no-builtin-rules
+
+# ---- What a user may set ---------------------------------------------------------------------------------------
+
+DEPS ?= yes
+PREFIX ?= /usr/local
+SANITIZE ?=
+ARCH ?= native
+V ?= 0
+TESTS ?= $(TEST_FOLDERS)
+TEST_TIMEOUT_S ?= 1200
+
+# As many jobs as there are cores, but at most one per 700 MB of memory (a Pi 3 has 1 GB). `make -jN` overrides.
+JOBS ?= $(shell awk -v cores="$$(nproc)" '/^MemTotal/ { fit = int($$2 / 700000); print fit < 1 ? 1 : fit < cores ? fit : cores }' /proc/meminfo)
+ifeq ($(filter -j% --jobserver%,$(MAKEFLAGS)),)
+MAKEFLAGS += -j$(JOBS)
+endif
+
+comma := ,
+TOP := build
+BUILD := $(TOP)$(if $(SANITIZE),/sanitize-$(subst $(comma),-,$(SANITIZE)))
+UPSTREAM := $(if $(DARKNET_SRC),$(abspath $(DARKNET_SRC)),$(TOP)/upstream)
+PROGRAM := $(BUILD)/darknet
+PROGRAMS = $(PROGRAM) $(patsubst darknet/%_main.cpp,$(BUILD)/darknet-%,$(filter %_main.cpp,$(MAIN_SOURCES)))
+STOCK_PROGRAM := $(TOP)/stock/darknet
+
+.DEFAULT_GOAL := all
+.PHONY: all test stock bench demo examples install clean distclean help format
+
+help:
+	@printf '%s\n' \
+	  'make            install missing Debian packages, fetch upstream, build $(PROGRAM)' \
+	  'make test       build and run all tests (TESTS="unit equivalence" picks folders of tests/)' \
+	  'make demo       train and show the example in examples/shapes' \
+	  'make bench      build and run the benchmarks in tests/bench' \
+	  'make stock      build upstream as it is (OpenMP, -Ofast) as $(STOCK_PROGRAM)' \
+	  'make install    put darknet into $$(DESTDIR)$$(PREFIX)/bin (PREFIX=/usr/local)' \
+	  'make format     run clang-format over our sources' \
+	  'make clean      remove everything built; distclean removes the downloaded upstream too' \
+	  '' \
+	  'DEPS=no         do not install packages' \
+	  'DARKNET_SRC=dir use this unpacked upstream tree instead of fetching one' \
+	  'ARCH=cpu        compile for this CPU (default native: the machine that builds; generic: any of its kind)' \
+	  'SANITIZE=list   build all, upstream included, with these sanitizers, e.g. address,undefined, under build/sanitize-…' \
+	  'V=1             show the commands'
+
+clean:
+	@rm -rf $(filter-out $(TOP)/download $(TOP)/upstream,$(wildcard $(TOP)/* $(TOP)/.packages*))
+
+distclean:
+	@rm -rf $(TOP)
+
+format:
+	clang-format -i $(shell find src plugins darknet tests examples -name '*.cpp' -o -name '*.hpp')
+
+# ---- Packages, upstream's source, configuration ----------------------------------------------------------------
+# These are made while make reads config.mk, because what comes below depends on which files and libraries exist;
+# make then starts over with what they brought.
+
+NEEDS_CONFIG := $(filter-out help clean distclean format,$(or $(MAKECMDGOALS),all))
+
+ifneq ($(NEEDS_CONFIG),)
+include $(TOP)/config.mk
+
+# Looked at again whenever the set of installed packages changes.
+$(TOP)/.packages-%: darknet/packages darknet/install_packages.sh $(wildcard /var/lib/dpkg/status)
+	@mkdir -p $(@D)
+	@darknet/install_packages.sh $*
+	@touch $@
+
+packages = $(if $(filter no,$(DEPS)),,$(TOP)/.packages-$1)
+
+ifeq ($(DARKNET_SRC),)
+$(TOP)/upstream/.fetched: darknet/upstream.lock darknet/fetch.sh | $(call packages,build)
+	@darknet/fetch.sh $(TOP)/download $(TOP)/upstream
+	@touch $@
+FETCHED := $(TOP)/upstream/.fetched
+else
+ifeq ($(wildcard $(DARKNET_SRC)/include/darknet.h),)
+$(error DARKNET_SRC=$(DARKNET_SRC) holds no include/darknet.h: give the directory of an unpacked upstream tree)
+endif
+endif
+
+$(TOP)/config.mk: darknet/configure.sh $(FETCHED) $(call packages,build)
+	@mkdir -p $(@D)
+	@darknet/configure.sh '$(CXX)' >$@
+endif
+
+ifeq ($(CONFIGURED),yes)
+
+# ---- Flags -----------------------------------------------------------------------------------------------------
+
+MACHINE := $(shell $(CXX) -dumpmachine)
+ifneq ($(filter-out generic,$(ARCH)),)
+ARCH_FLAGS := $(if $(filter x86_64-% i686-%,$(MACHINE)),-march=$(ARCH),$(if $(filter aarch64-% arm-%,$(MACHINE)),-mcpu=$(ARCH)))
+endif
+SANITIZE_FLAGS := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer)
+
+# No fused multiply-add behind our back: machines of one cluster are built differently and must agree to the bit.
+# The other two change no value, they only allow loops with sqrt and comparisons to be vectorised.
+FLOAT_FLAGS := -ffp-contract=off -fno-math-errno -fno-trapping-math
+COMMON_FLAGS := -g1 -pthread -D_FILE_OFFSET_BITS=64 $(ARCH_FLAGS) $(SANITIZE_FLAGS)
+
+# The three that are off are false alarms of GCC 12 inside its own and fmt's headers (AVX-512, std::string, fmt::format).
+WARNINGS := -Wall -Wextra -Werror=return-type -Wno-maybe-uninitialized -Wno-restrict -Wno-stringop-overflow
+OUR_FLAGS := -std=c++20 -O3 $(COMMON_FLAGS) $(FLOAT_FLAGS) $(WARNINGS) -Isrc \
+  $(LIBRARY_CPPFLAGS) $(BLAS_CPPFLAGS) $(OPENCV_CPPFLAGS) $(if $(SANITIZE),-fno-sanitize-recover=all)
+# What may see Darknet's own structs: darknet/, plugins/ and tests/, but not src/.
+DARKNET_FLAGS := -I. -DOPENCV -isystem $(UPSTREAM)/include
+TEST_FLAGS := -O2 -DTESSERA_DARKNET='"$(abspath $(PROGRAM))"' -DTESSERA_STOCK_DARKNET='"$(abspath $(STOCK_PROGRAM))"' \
+  -DTESSERA_SOURCE_ROOT='"$(CURDIR)"' -DTESSERA_UPSTREAM_ROOT='"$(abspath $(UPSTREAM))"' -DTESSERA_BUILD_DIR='"$(abspath $(BUILD))"'
+# Upstream keeps strict IEEE arithmetic; -fexceptions lets our exceptions pass through its frames.
+UPSTREAM_FLAGS := -std=gnu11 -O3 $(COMMON_FLAGS) -ffp-contract=off -fPIC -fexceptions -w -DOPENCV \
+  -I$(UPSTREAM)/include -I$(UPSTREAM)/src -ffile-prefix-map=$(UPSTREAM)=upstream
+# As upstream's own Makefile builds it with OPENMP=1 OPENCV=1.
+STOCK_FLAGS := -std=gnu11 -Ofast -fopenmp -fPIC -pthread -w -DOPENCV -I$(UPSTREAM)/include -I$(UPSTREAM)/src
+
+LINK_FLAGS := -pthread $(SANITIZE_FLAGS) -Wl,--as-needed
+LIBS := $(OPENCV_LIBS) $(LIBRARY_LIBS) $(BLAS_LIBS) $(ONEDNN_LIBS)
+
+# ---- Sources ---------------------------------------------------------------------------------------------------
+
+find_sources = $(sort $(foreach folder,$1,$(shell find $(folder) -name '*.cpp' 2>/dev/null)))
+to_objects = $(patsubst %.cpp,$(BUILD)/obj/%.o,$1)
+
+# X_onednn.cpp and X_onednn_absent.cpp define the same symbols; the second is for machines without the library.
+NOT_HERE := $(if $(filter yes,$(HAVE_ONEDNN)),%_onednn_absent.cpp,%_onednn.cpp)
+TESSERA_SOURCES := $(filter-out $(NOT_HERE),$(call find_sources,src))
+# darknet/main.cpp is the program; darknet/x_main.cpp would be a program darknet-x beside it. One that does without OpenCV
+# does not load it: OpenCV's libraries cost every process that is linked to them about 70 MB and 0.15 s.
+MAIN_SOURCES := darknet/main.cpp $(wildcard darknet/*_main.cpp)
+FORK_SOURCES := $(filter-out $(MAIN_SOURCES) darknet/image_opencv.cpp,$(call find_sources,plugins darknet))
+SUPPORT_SOURCES := $(call find_sources,tests/support)
+
+TEST_FOLDERS := $(foreach folder,unit equivalence cluster fault fuzz,$(if $(call find_sources,tests/$(folder)),$(folder)))
+BENCH_SOURCES := $(call find_sources,tests/bench)
+EXAMPLE_SOURCES := $(wildcard examples/*/*.cpp)
+
+# The examples that upstream's own program is made of.
+UPSTREAM_EXAMPLES := art captcha cifar classifier coco darknet detector go instance-segmenter lsd nightmare regressor \
+  rnn segmenter super tag yolo
+UPSTREAM_UNITS := $(patsubst $(UPSTREAM)/%.c,%,$(sort $(wildcard $(UPSTREAM)/src/*.c))) $(addprefix examples/,$(UPSTREAM_EXAMPLES))
+# compare.c is left out by upstream as well: it no longer compiles.
+UPSTREAM_UNITS := $(filter-out src/compare,$(UPSTREAM_UNITS))
+
+UPSTREAM_OBJECTS := $(UPSTREAM_UNITS:%=$(BUILD)/obj/upstream/%.o)
+STOCK_OBJECTS := $(UPSTREAM_UNITS:%=$(TOP)/stock/obj/%.o) $(TOP)/stock/obj/image_opencv.o
+IMAGE_OBJECT := $(BUILD)/obj/darknet/image_opencv.o
+
+LIB_TESSERA := $(BUILD)/libtessera.a
+LIB_FORK := $(BUILD)/libfork.a
+LIB_DARKNET := $(BUILD)/libdarknet.a
+LIB_ORACLE := $(BUILD)/liboracle.a
+LIB_SUPPORT := $(BUILD)/tests/libsupport.a
+
+# ---- Compiling -------------------------------------------------------------------------------------------------
+
+# $(call remember,file,text): rewrites the file when the text differs, so that what depends on it is made again when
+# flags change or a source file comes or goes.
+remember = $(shell mkdir -p $(dir $1))$(file >$1.new,$2)$(shell cmp -s $1.new $1 && rm $1.new || mv $1.new $1)
+$(call remember,$(BUILD)/obj/flags,$(CXX) $(OUR_FLAGS) $(DARKNET_FLAGS))
+$(call remember,$(BUILD)/obj/test_flags,$(TEST_FLAGS))
+$(call remember,$(BUILD)/obj/upstream_flags,$(CC) $(UPSTREAM_FLAGS))
+$(call remember,$(BUILD)/obj/link_flags,$(LINK_FLAGS) $(LIBS))
+$(call remember,$(BUILD)/obj/sources,$(TESSERA_SOURCES) $(FORK_SOURCES))
+$(call remember,$(BUILD)/obj/test_sources,$(SUPPORT_SOURCES) $(foreach folder,$(TEST_FOLDERS),$(call find_sources,tests/$(folder))))
+$(call remember,$(TOP)/stock/obj/flags,$(CC) $(STOCK_FLAGS))
+
+# $(call run,LABEL file,command)
+run = @$(if $(filter 1,$(V)),,echo '  $1';) mkdir -p $(@D); $(if $(filter 1,$(V)),set -x;) $2
+
+COMPILE = $(CXX) $(OUR_FLAGS) $(EXTRA_FLAGS) $(CXXFLAGS) -MMD -MP -c $< -o $@
+
+$(BUILD)/obj/%.o: %.cpp $(BUILD)/obj/flags
+	$(call run,CXX     $<,$(COMPILE))
+
+DARKNET_USERS := $(call to_objects,$(call find_sources,darknet plugins tests examples))
+$(DARKNET_USERS): $(FETCHED)
+$(DARKNET_USERS): EXTRA_FLAGS += $(DARKNET_FLAGS)
+TEST_OBJECTS := $(call to_objects,$(call find_sources,tests))
+$(TEST_OBJECTS): EXTRA_FLAGS += $(TEST_FLAGS)
+$(TEST_OBJECTS): $(BUILD)/obj/test_flags
+
+# Upstream's main() stays callable under another name: our own main() hands it the commands we do not replace.
+$(BUILD)/obj/upstream/examples/darknet.o: UPSTREAM_FLAGS += -Dmain=upstream_main
+$(BUILD)/obj/upstream/%.o: $(UPSTREAM)/%.c $(BUILD)/obj/upstream_flags $(FETCHED)
+	$(call run,CC      upstream/$*.c,$(CC) $(UPSTREAM_FLAGS) -MMD -MP -c $< -o $@)
+
+$(TOP)/stock/obj/%.o: $(UPSTREAM)/%.c $(TOP)/stock/obj/flags $(FETCHED)
+	$(call run,CC      stock/$*.c,$(CC) $(STOCK_FLAGS) -MMD -MP -c $< -o $@)
+$(TOP)/stock/obj/image_opencv.o: darknet/image_opencv.cpp $(TOP)/stock/obj/flags
+	$(call run,CXX     stock/image_opencv.cpp,$(CXX) -std=c++20 -O3 -DOPENCV -isystem $(UPSTREAM)/include $(OPENCV_CPPFLAGS) -MMD -MP -c $< -o $@)
+
+-include $(shell find $(BUILD)/obj $(TOP)/stock/obj -name '*.d' 2>/dev/null)
+
+# ---- Libraries -------------------------------------------------------------------------------------------------
+
+archive = $(call run,AR      $@,rm -f $@; $(AR) rcs $@ $(filter %.o,$^))
+
+$(LIB_TESSERA): $(call to_objects,$(TESSERA_SOURCES)) $(BUILD)/obj/sources
+	$(archive)
+$(LIB_FORK): $(call to_objects,$(FORK_SOURCES)) $(BUILD)/obj/sources
+	$(archive)
+$(LIB_DARKNET): $(UPSTREAM_OBJECTS) $(IMAGE_OBJECT)
+	$(archive)
+$(LIB_SUPPORT): $(call to_objects,$(SUPPORT_SOURCES)) $(BUILD)/obj/test_sources
+	$(archive)
+
+# The tests' oracle: upstream once more, every function f of it renamed to stock_f. So a test binary holds the fork with
+# all its seams and, untouched by them, stock Darknet (tests/support/oracle.hpp).
+$(LIB_ORACLE): $(UPSTREAM_OBJECTS)
+	$(call run,ORACLE  $@,rm -f $@; $(LD) -r -o $@.all.o $^; \
+	  $(NM) -g --defined-only $@.all.o | awk '{ print $$3 " stock_" $$3 }' >$@.names; \
+	  $(OBJCOPY) --redefine-syms=$@.names $@.all.o $@.o; $(AR) rcs $@ $@.o; rm -f $@.all.o $@.o)
+NM ?= nm
+OBJCOPY ?= objcopy
+
+# A function named __wrap_f in darknet/ or plugins/ is a seam: calls to upstream's f go to it, and it reaches upstream's
+# as __real_f. The list is read from the objects, so that defining the function is all there is to do.
+WRAP_SYMBOLS = $(shell $(NM) -g --defined-only $(LIB_FORK) 2>/dev/null | sed -n 's/^.* T __wrap_//p')
+WRAP_FLAGS = $(WRAP_SYMBOLS:%=-Wl,--wrap=%)
+START_GROUP := -Wl,--start-group
+END_GROUP := -Wl,--end-group
+link = $(call run,LINK    $@,$(CXX) $(LINK_FLAGS) $(LDFLAGS) $(WRAP_FLAGS) -o $@ $(filter %.o,$^) \
+  $(START_GROUP) $(filter %.a,$^) $(END_GROUP) $(LIBS) $1 -lm)
+
+# ---- Programs --------------------------------------------------------------------------------------------------
+
+all: $(PROGRAMS)
+
+$(PROGRAM): $(BUILD)/obj/darknet/main.o
+$(filter-out $(PROGRAM),$(PROGRAMS)): $(BUILD)/darknet-%: $(BUILD)/obj/darknet/%_main.o
+$(PROGRAMS): $(LIB_FORK) $(LIB_TESSERA) $(LIB_DARKNET) $(BUILD)/obj/link_flags
+	$(call link)
+
+stock: $(STOCK_PROGRAM)
+$(STOCK_PROGRAM): $(STOCK_OBJECTS)
+	$(call run,LINK    $@,$(CXX) -Ofast -fopenmp -pthread -o $@ $^ $(OPENCV_LIBS) -lm)
+
+EXAMPLES := $(EXAMPLE_SOURCES:%.cpp=$(BUILD)/%)
+examples: $(EXAMPLES)
+$(EXAMPLES): $(BUILD)/examples/%: $(BUILD)/obj/examples/%.o $(LIB_FORK) $(LIB_TESSERA) $(LIB_DARKNET) $(BUILD)/obj/link_flags
+	$(call link)
+
+demo: $(PROGRAMS) $(EXAMPLES)
+	examples/shapes/run.sh
+
+install: $(PROGRAMS)
+	install -d $(DESTDIR)$(PREFIX)/bin
+	install -m 755 $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin
+
+# ---- Tests and benchmarks --------------------------------------------------------------------------------------
+
+# One program per folder of tests/.
+define test_program
+$(BUILD)/tests/$1: $(call to_objects,$(call find_sources,tests/$1)) $(LIB_SUPPORT) $(LIB_FORK) $(LIB_TESSERA) $(LIB_DARKNET) \
+  $(LIB_ORACLE) $(BUILD)/obj/link_flags $(BUILD)/obj/test_sources
+	$$(call link)
+endef
+$(foreach folder,$(TEST_FOLDERS),$(eval $(call test_program,$(folder))))
+
+test: $(TESTS:%=$(BUILD)/tests/%) $(PROGRAMS) $(STOCK_PROGRAM) $(EXAMPLES)
+	@TESSERA_DARKNET=$(abspath $(PROGRAM)) tests/support/run_tests.sh $(TEST_TIMEOUT_S) $(TESTS:%=$(BUILD)/tests/%)
+
+BENCHES := $(BENCH_SOURCES:tests/bench/%.cpp=$(BUILD)/bench/%)
+$(call to_objects,$(BENCH_SOURCES)): | $(call packages,bench)
+$(BENCHES): $(BUILD)/bench/%: $(BUILD)/obj/tests/bench/%.o $(LIB_FORK) $(LIB_TESSERA) $(LIB_DARKNET) $(LIB_ORACLE) $(BUILD)/obj/link_flags
+	$(call link,-lbenchmark)
+bench: $(BENCHES) $(PROGRAMS) $(STOCK_PROGRAM)
+	tests/bench/run.sh $(BENCHES)
+
+endif

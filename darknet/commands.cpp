@@ -1,0 +1,161 @@
+#include "darknet/commands.hpp"
+
+#include <algorithm>
+#include <array>
+
+namespace tessera::darknet {
+namespace {
+
+using enum OptionKind;
+
+constexpr OptionSpec kOptions[] = {
+    {"map", kFlag, "measure mAP on the valid list while training and keep the best weights"},
+    {"map_every", kInteger, "iterations between two measurements (default: an epoch, at least 100)"},
+    {"clear", kFlag, "count images and iterations from 0"},
+    {"seed", kInteger, "random seed of weights, pictures and augmentation (default 1)"},
+    {"log", kText, "append every log line to this file, too"},
+    {"verbose", kFlag, "say more"},
+    {"insecure", kFlag, "let workers be reached without keys from other machines"},
+    {"dont_show", kFlag, "open no window"},
+    {"listen", kText, "worker: address to serve at (default tcp://127.0.0.1:5555)"},
+    {"name", kText, "worker: how it calls itself (default: the host's name)"},
+    {"threads", kInteger, "worker: threads to compute with (default: all cores)"},
+    {"once", kFlag, "worker: leave after one session"},
+    {"parent", kInteger, "worker: leave when this process is not its parent any more"},
+    {"iou_thresh", kReal, "overlap a detection needs to count (default 0.5)"},
+    {"points", kInteger, "0: area under the curve (default); 11 or 101: mean over so many recalls"},
+    {"thresh", kReal, "lowest score of a detection (default 0.25)"},
+    {"hier", kReal, "threshold in a class tree (default 0.5)"},
+    {"nms", kReal, "overlap above which the weaker detection goes (default 0.45)"},
+    {"ext_output", kFlag, "print boxes in pixels"},
+    {"save_labels", kFlag, "write what was found as a label file beside each image"},
+    {"out", kText, "results: x.json, a picture, or the beginning of result files' names"},
+    {"data", kText, ".data file with the class names"},
+    {"num_of_clusters", kInteger, "anchors to find (default 5)"},
+    {"width", kInteger, "width of the network's input"},
+    {"height", kInteger, "height of the network's input"},
+    {"top", kInteger, "classes to print, or to accept"},
+    {"t", kInteger, "the same as -top"},
+    {"c", kInteger, "number of the camera (default 0)"},
+    {"out_filename", kText, "write the video with boxes to this file"},
+    {"prefix", kText, "write every frame to PREFIX_00000000.jpg, ..."},
+    {"gpus", kText, ""},
+    {"i", kInteger, ""},
+    {"nogpu", kFlag, ""},
+    {"mjpeg_port", kInteger, ""},
+    {"json_port", kInteger, ""},
+    {"http_port", kInteger, ""},
+    {"benchmark_layers", kFlag, ""},
+    {"show_imgs", kFlag, ""},
+    {"letter_box", kFlag, ""},
+    {"fullscreen", kFlag, ""},
+    {"show", kFlag, ""},
+    {"avg", kInteger, ""},
+    {"s", kInteger, ""},
+    {"w", kInteger, ""},
+    {"h", kInteger, ""},
+    {"fps", kReal, ""},
+};
+
+// Options above that are taken for the sake of other Darknets' command lines.
+constexpr std::array kWithoutEffect = {
+    "gpus",      "i",          "nogpu",      "mjpeg_port", "json_port", "http_port", "benchmark_layers",
+    "show_imgs", "letter_box", "fullscreen", "show",       "avg",       "s",         "w",
+    "h",         "fps",        "dont_show"};
+
+const std::vector<Command>& table() {
+  static const std::vector<Command> commands = {
+      {"detector train",
+       2,
+       3,
+       "DATA CFG [WEIGHTS]",
+       "train a detector",
+       {"map", "map_every", "clear", "seed", "log", "verbose", "insecure", "iou_thresh", "points"},
+       run_detector_train},
+      {"detector test",
+       3,
+       4,
+       "DATA CFG WEIGHTS [IMAGE]",
+       "find objects in a picture, or in those listed on stdin",
+       {"thresh", "hier", "nms", "ext_output", "save_labels", "out", "dont_show"},
+       run_detector_test},
+      {"detector valid",
+       3,
+       3,
+       "DATA CFG WEIGHTS",
+       "write result files of the valid list (VOC, COCO, ImageNet)",
+       {"out", "thresh", "nms", "hier"},
+       run_detector_valid},
+      {"detector map",
+       3,
+       3,
+       "DATA CFG WEIGHTS",
+       "mean average precision on the valid list",
+       {"iou_thresh", "points", "thresh", "nms"},
+       run_detector_map},
+      {"detector recall",
+       3,
+       3,
+       "DATA CFG WEIGHTS",
+       "share of the valid list's objects that are found",
+       {"iou_thresh", "thresh", "nms"},
+       run_detector_recall},
+      {"detector calc_anchors",
+       1,
+       1,
+       "DATA",
+       "anchors that fit the training boxes",
+       {"num_of_clusters", "width", "height", "seed"},
+       run_calc_anchors},
+      {"detector demo",
+       3,
+       4,
+       "DATA CFG WEIGHTS [VIDEO]",
+       "find objects in a video or a camera's pictures",
+       {"thresh", "hier", "nms", "c", "out_filename", "prefix", "dont_show"},
+       run_detector_demo},
+      {"detect",
+       2,
+       3,
+       "CFG WEIGHTS [IMAGE]",
+       "find objects in a picture",
+       {"thresh", "hier", "nms", "ext_output", "save_labels", "out", "data", "dont_show"},
+       run_detect},
+      {"classifier train",
+       2,
+       3,
+       "DATA CFG [WEIGHTS]",
+       "train a classifier",
+       {"clear", "seed", "log", "verbose", "insecure", "map", "map_every"},
+       run_classifier_train},
+      {"classifier valid", 3, 3, "DATA CFG WEIGHTS", "accuracy on the valid list", {"top", "t"}, run_classifier_valid},
+      {"classifier predict",
+       3,
+       4,
+       "DATA CFG WEIGHTS [IMAGE]",
+       "the likeliest classes of a picture, or of those listed on stdin",
+       {"top", "t"},
+       run_classifier_predict},
+      {"partial", 4, 4, "CFG WEIGHTS OUT N", "cut the weights of the first N layers out", {}, run_partial},
+      {"worker",
+       0,
+       0,
+       "",
+       "compute for a coordinator on another machine",
+       {"listen", "name", "threads", "insecure", "once", "parent"},
+       run_worker},
+  };
+  return commands;
+}
+
+}  // namespace
+
+std::span<const Command> all_commands() { return table(); }
+
+std::span<const OptionSpec> all_options() { return kOptions; }
+
+bool is_accepted_without_effect(const std::string& option) {
+  return std::find(kWithoutEffect.begin(), kWithoutEffect.end(), option) != kWithoutEffect.end();
+}
+
+}  // namespace tessera::darknet

@@ -1,0 +1,18 @@
+// Ctrl-C and a polite kill: noted, so that an iteration can end and weights can be saved.
+#pragma once
+
+namespace tessera::darknet {
+
+// While one lives, SIGINT and SIGTERM are noted instead of ending the process; the second one ends it at once.
+// One at a time.
+class InterruptGuard {
+ public:
+  InterruptGuard();
+  ~InterruptGuard();
+  InterruptGuard(const InterruptGuard&) = delete;
+  InterruptGuard& operator=(const InterruptGuard&) = delete;
+
+  static bool interrupted();
+};
+
+}  // namespace tessera::darknet

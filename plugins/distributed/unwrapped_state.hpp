@@ -1,0 +1,26 @@
+// What an iteration changes outside the wrapped range before its update: the coordinator's own layers. Kept while an
+// iteration runs, so that an abandoned one leaves no trace.
+#pragma once
+
+#include <vector>
+
+#include "darknet.h"
+#include "plugins/distributed/network_graph.hpp"
+
+namespace tessera::distributed {
+
+class UnwrappedState {
+ public:
+  UnwrappedState(const network& net, LayerRange wrapped);
+  void restore(network* net) const;
+
+ private:
+  struct Kept {
+    float* where;
+    std::vector<float> values;
+  };
+  std::size_t seen_;
+  std::vector<Kept> kept_;
+};
+
+}  // namespace tessera::distributed

@@ -1,0 +1,78 @@
+#include "cluster/local_workers.hpp"
+
+#include <signal.h>
+#include <spawn.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <filesystem>
+#include <thread>
+
+#include "base/clock.hpp"
+
+extern char** environ;
+
+namespace tessera::cluster {
+
+using base::ErrorCode;
+
+namespace {
+
+constexpr base::Milliseconds kStopPatience{2000};
+
+base::Result<pid_t> spawn(const std::string& program, std::vector<std::string> arguments) {
+  std::vector<char*> argv;
+  for (auto& argument : arguments) argv.push_back(argument.data());
+  argv.push_back(nullptr);
+  // A terminal's Ctrl-C is for the coordinator, which then ends its workers in order.
+  posix_spawnattr_t attributes;
+  posix_spawnattr_init(&attributes);
+  posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP);
+  pid_t pid = 0;
+  const int failed = posix_spawnp(&pid, program.c_str(), nullptr, &attributes, argv.data(), environ);
+  posix_spawnattr_destroy(&attributes);
+  if (failed) return base::error(ErrorCode::kIo, "cannot start a worker process ({}): {}", program, std::strerror(failed));
+  return pid;
+}
+
+}  // namespace
+
+base::Result<LocalWorkers> LocalWorkers::start(const std::string& program, int count, int threads) {
+  LocalWorkers workers;
+  std::string directory = (std::filesystem::temp_directory_path() / "tessera-XXXXXX").string();
+  if (!mkdtemp(directory.data())) return base::error(ErrorCode::kIo, "{}: cannot make a directory for sockets: {}", directory, std::strerror(errno));
+  workers.directory_ = directory;
+  for (int i = 1; i <= count; ++i) {
+    const std::string name = fmt::format("local:{}", i), address = fmt::format("ipc://{}/worker-{}", directory, i);
+    TESSERA_ASSIGN(const pid_t pid, spawn(program, {program, "worker", "-listen", address, "-name", name, "-once", "-parent", fmt::to_string(getpid())}));
+    workers.pids_.push_back(pid);
+    workers.specs_.push_back({name, address, 1.0, threads, 0});
+  }
+  return workers;
+}
+
+LocalWorkers::LocalWorkers(LocalWorkers&& other) noexcept
+    : directory_(std::move(other.directory_)), specs_(std::move(other.specs_)), pids_(std::move(other.pids_)) {
+  other.directory_.clear();
+  other.pids_.clear();
+}
+
+LocalWorkers::~LocalWorkers() {
+  for (pid_t pid : pids_) {
+    kill(pid, SIGTERM);
+    kill(pid, SIGCONT);  // a stopped one could not end
+  }
+  const auto deadline = base::Deadline::after(kStopPatience);
+  for (pid_t pid : pids_) {
+    while (waitpid(pid, nullptr, WNOHANG) == 0) {
+      if (deadline.passed()) kill(pid, SIGKILL);
+      std::this_thread::sleep_for(base::Milliseconds(5));
+    }
+  }
+  std::error_code ignored;
+  if (!directory_.empty()) std::filesystem::remove_all(directory_, ignored);
+}
+
+}  // namespace tessera::cluster

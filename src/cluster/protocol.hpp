@@ -1,0 +1,48 @@
+// The control protocol between coordinator and worker: JSON messages over transport/control.hpp, named here in one place.
+//
+//   coordinator                                   worker
+//   hello {protocol, build}               →
+//                                         ←       welcome {name, cores, memory_bytes, build} | refuse {reason}
+//   open {session, token, number, graph, parameters_hash, parameters_bytes, backend, threads, data_bind}
+//                                         →
+//                                         ←       opened {data_address, has_parameters}
+//   parameters {offset} + blob, repeated  →       (only when it does not have them)
+//                                         ←       parameters_loaded {hash}
+//   connect {peers: [[number, address]]}  →
+//                                         ←       connected
+//   plan {key, members, graph, plan, mode, fingerprint}
+//                                         →
+//                                         ←       planned {key, arena_bytes}
+//   run {key, pass, run}                  →       (forward, backward: silent; reduce: reduced {run})
+//   commit {learning_rate, momentum, decay, batch}
+//                                         →
+//   abort {}                              →
+//                                         ←       aborted {}
+//   close {}                              →
+//   beat {}                               ↔       every kBeatInterval, both ways; the worker's carry its usage
+//                                         ←       failed {code, message, peer}: the current work cannot go on
+#pragma once
+
+#include <cstdint>
+
+#include "base/clock.hpp"
+
+namespace tessera::cluster {
+
+// Changes whenever a message or a program's meaning does.
+inline constexpr int kProtocol = 1;
+
+inline constexpr base::Milliseconds kBeatInterval{500};
+// A worker that is not heard for this long is lost. Together with the interval below the 3 s promised in README.
+inline constexpr base::Milliseconds kWorkerSilence{2400};
+// A worker gives a silent coordinator longer: dropping the session is final.
+inline constexpr base::Milliseconds kCoordinatorSilence{10000};
+// One answer to one command, when the worker's beats show that it lives.
+inline constexpr base::Milliseconds kAnswerPatience{60000};
+inline constexpr base::Milliseconds kConnectPatience{4000};
+// One wait for a piece of a tensor.
+inline constexpr base::Milliseconds kPiecePatience{120000};
+// Pieces in which parameters travel, small enough for beats to pass between them.
+inline constexpr std::size_t kParameterPieceBytes = std::size_t{1} << 20;
+
+}  // namespace tessera::cluster

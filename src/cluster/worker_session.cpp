@@ -1,0 +1,285 @@
+#include "cluster/worker_session.hpp"
+
+#include <cstring>
+
+#include "cluster/process_usage.hpp"
+#include "cluster/protocol.hpp"
+#include "exec/all_reduce.hpp"
+#include "plan/plan.hpp"
+#include "program/compile.hpp"
+#include "transport/zmq_endpoint.hpp"
+#include "wire/hash.hpp"
+
+namespace tessera::cluster {
+
+using base::Deadline;
+using base::ErrorCode;
+using base::Status;
+using wire::Fields;
+
+namespace {
+
+constexpr std::size_t kMostPlans = 8;  // train and test, for a few sizes
+
+base::Result<std::vector<int>> int_array(const Fields& fields, const std::string& name, int limit) {
+  TESSERA_ASSIGN(const nlohmann::json* array, fields.array(name, 1024));
+  std::vector<int> values;
+  for (const auto& item : *array) {
+    if (!item.is_number_integer() || item.get<std::int64_t>() < 0 || item.get<std::int64_t>() > limit)
+      return base::error(ErrorCode::kProtocol, "field '{}' holds something else than small numbers", name);
+    values.push_back(item.get<int>());
+  }
+  return values;
+}
+
+std::string failed_text(const base::Error& error, int peer) {
+  return wire::control_text("failed", {{"code", static_cast<int>(error.code)}, {"message", error.message}, {"peer", peer}});
+}
+
+}  // namespace
+
+base::Result<std::unique_ptr<WorkerSession>> WorkerSession::open(const wire::ControlMessage& message, const std::string& listen, int threads,
+                                                                 KnownParameters& known, Reply reply) {
+  const Fields fields(message);
+  TESSERA_ASSIGN(const std::uint64_t session, fields.hash("session"));
+  TESSERA_ASSIGN(const std::string token_text, fields.string("token"));
+  TESSERA_ASSIGN(const auto token, transport::token_from_text(token_text));
+  TESSERA_ASSIGN(const auto number, fields.integer("number", 1, 1023));
+  TESSERA_ASSIGN(const nlohmann::json* graph_json, fields.object("graph"));
+  TESSERA_ASSIGN(const graph::Graph graph, graph::graph_from_json(*graph_json));
+  TESSERA_ASSIGN(const std::string backend_name, fields.string("backend"));
+  TESSERA_ASSIGN(const auto backend, kernels::backend_from_string(backend_name));
+  TESSERA_ASSIGN(const auto wanted_threads, fields.integer("threads", 0, 1024));
+  TESSERA_ASSIGN(const std::string data_bind, fields.string("data_bind"));
+  TESSERA_ASSIGN(const std::uint64_t hash, fields.hash("parameters_hash"));
+
+  transport::ZmqOptions options;
+  options.self = static_cast<int>(number);
+  options.token = token;
+  if (!data_bind.empty()) {
+    options.bind = data_bind;
+  } else {
+    // Beside the worker's own address, on any free port.
+    options.bind = listen.starts_with("tcp://") ? listen.substr(0, listen.rfind(':')) + ":*" : "ipc://*";
+  }
+  TESSERA_ASSIGN(auto endpoint, transport::make_zmq_endpoint(options));
+  TESSERA_ASSIGN(const std::string address, endpoint->address());
+
+  const int thread_count = threads > 0 ? threads : wanted_threads > 0 ? static_cast<int>(wanted_threads)
+                                                                      : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  std::unique_ptr<WorkerSession> result(
+      new WorkerSession(graph, session, static_cast<int>(number), std::move(endpoint), backend, thread_count, std::move(reply)));
+  const auto& parameters = result->storage_.parameters();
+  const bool has = known.hash == hash && known.bytes.size() == exec::parameter_bytes(parameters);
+  if (has) {
+    exec::read_parameters(known.bytes, parameters);
+    result->executor_.remember();
+  }
+  known = {};
+  result->reply_(wire::control_text("opened", {{"data_address", address}, {"has_parameters", has}}));
+  result->thread_ = std::thread([session_ptr = result.get()] { session_ptr->work(); });
+  return result;
+}
+
+WorkerSession::WorkerSession(graph::Graph graph, std::uint64_t session, int number, std::unique_ptr<transport::Endpoint> endpoint,
+                             kernels::Backend backend, int threads, Reply reply)
+    : graph_(std::move(graph)), session_(session), number_(number), reply_(std::move(reply)), endpoint_(std::move(endpoint)),
+      mailbox_(*endpoint_, session, kPiecePatience), pool_(threads), storage_(graph_),
+      executor_(graph_, storage_.parameters(), backend, pool_) {
+  publish_usage();
+}
+
+WorkerSession::~WorkerSession() { stop(); }
+
+void WorkerSession::stop() {
+  {
+    std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  mailbox_.abort();
+  posted_.notify_all();
+  if (thread_.joinable()) thread_.join();
+}
+
+KnownParameters WorkerSession::finish() {
+  stop();
+  KnownParameters known;
+  known.bytes.resize(exec::parameter_bytes(storage_.parameters()));
+  exec::write_parameters(storage_.parameters(), known.bytes);
+  known.hash = wire::content_hash(known.bytes);
+  return known;
+}
+
+void WorkerSession::post(wire::ControlMessage message, std::vector<transport::Frame> blobs) {
+  // First the flag, then the command that ends it. Commands before it stay: a commit among them still counts.
+  if (message.type == "abort") mailbox_.abort();
+  {
+    std::lock_guard lock(mutex_);
+    commands_.push_back({std::move(message), std::move(blobs)});
+  }
+  posted_.notify_all();
+}
+
+nlohmann::json WorkerSession::usage() const {
+  std::lock_guard lock(mutex_);
+  return usage_;
+}
+
+void WorkerSession::publish_usage() {
+  nlohmann::json usage = {{"busy_seconds", executor_.usage().busy_seconds},    {"waiting_seconds", mailbox_.usage().waiting_seconds},
+                          {"sent_bytes", mailbox_.usage().sent_bytes},         {"received_bytes", mailbox_.usage().received_bytes},
+                          {"memory_bytes", resident_bytes()},                  {"memory_peak_bytes", peak_resident_bytes()}};
+  std::lock_guard lock(mutex_);
+  usage_ = std::move(usage);
+}
+
+void WorkerSession::work() {
+  while (true) {
+    Command command;
+    {
+      std::unique_lock lock(mutex_);
+      posted_.wait(lock, [this] { return stopping_ || !commands_.empty(); });
+      if (stopping_) return;
+      command = std::move(commands_.front());
+      commands_.pop_front();
+    }
+    if (command.message.type == "abort") {
+      recover();
+      continue;
+    }
+    if (failed_) continue;
+    const auto status = execute(command);
+    publish_usage();
+    if (status) continue;
+    failed_ = true;
+    if (status.error().code != ErrorCode::kAborted) reply_(failed_text(status.error(), mailbox_.blamed()));
+  }
+}
+
+// Back to the state after the last commit.
+void WorkerSession::recover() {
+  executor_.restore();
+  mailbox_.resume();
+  failed_ = false;
+  plans_.clear();
+  current_ = -1;
+  reply_(wire::control_text("aborted"));
+}
+
+Status WorkerSession::execute(const Command& command) {
+  const auto& type = command.message.type;
+  const Fields fields(command.message);
+  if (type == "run") return run(fields);
+  if (type == "commit") return commit(fields);
+  if (type == "plan") return plan(command.message);
+  if (type == "parameters") return take_parameters(command);
+  if (type == "connect") return connect(fields);
+  return base::error(ErrorCode::kProtocol, "unknown message '{}'", type);
+}
+
+Status WorkerSession::take_parameters(const Command& command) {
+  const Fields fields(command.message);
+  const std::size_t total = exec::parameter_bytes(storage_.parameters());
+  TESSERA_ASSIGN(const auto offset, fields.unsigned_integer("offset"));
+  if (command.blobs.size() != 1 || offset != arriving_.size() || command.blobs[0].size() > total - offset)
+    return base::error(ErrorCode::kProtocol, "parameters do not fit the graph");
+  const auto bytes = command.blobs[0].bytes();
+  arriving_.insert(arriving_.end(), bytes.begin(), bytes.end());
+  if (arriving_.size() < total) return {};
+  exec::read_parameters(arriving_, storage_.parameters());
+  executor_.weights_changed();
+  executor_.remember();
+  reply_(wire::control_text("parameters_loaded", {{"hash", wire::hash_to_text(wire::content_hash(arriving_))}}));
+  arriving_ = {};
+  return {};
+}
+
+Status WorkerSession::connect(const Fields& fields) {
+  TESSERA_ASSIGN(const nlohmann::json* peers, fields.array("peers", 1024));
+  for (const auto& peer : *peers) {
+    if (!peer.is_array() || peer.size() != 2 || !peer[0].is_number_integer() || !peer[1].is_string())
+      return base::error(ErrorCode::kProtocol, "field 'peers' is not a list of numbers and addresses");
+    const int number = peer[0].get<int>();
+    if (number != number_) TESSERA_TRY(endpoint_->connect(number, peer[1].get<std::string>(), Deadline::after(kConnectPatience)));
+  }
+  reply_(wire::control_text("connected"));
+  return {};
+}
+
+Status WorkerSession::plan(const wire::ControlMessage& message) {
+  const Fields fields(message);
+  Loaded loaded;
+  TESSERA_ASSIGN(const auto key, fields.integer("key", 0, 1 << 30));
+  TESSERA_ASSIGN(const nlohmann::json* graph_json, fields.object("graph"));
+  TESSERA_ASSIGN(loaded.graph, graph::graph_from_json(*graph_json));
+  if (loaded.graph.size() != graph_.size()) return base::error(ErrorCode::kProtocol, "a plan for another graph");
+  for (int node = 0; node < graph_.size(); ++node)
+    if (loaded.graph[node].kind != graph_[node].kind || loaded.graph[node].out.c != graph_[node].out.c || loaded.graph[node].kernel != graph_[node].kernel ||
+        loaded.graph[node].batch_normalize != graph_[node].batch_normalize)
+      return base::error(ErrorCode::kProtocol, "a plan for another graph: node {} differs", node);
+  TESSERA_ASSIGN(const nlohmann::json* plan_json, fields.object("plan"));
+  TESSERA_ASSIGN(const plan::Plan plan, plan::plan_from_json(*plan_json, loaded.graph));
+  TESSERA_ASSIGN(loaded.members, int_array(fields, "members", 1023));
+  const auto self = std::find(loaded.members.begin(), loaded.members.end(), number_);
+  if (self == loaded.members.end() || static_cast<int>(loaded.members.size()) != plan.participants)
+    return base::error(ErrorCode::kProtocol, "a plan for other participants");
+  TESSERA_ASSIGN(const std::string mode, fields.string("mode"));
+  TESSERA_ASSIGN(const std::uint64_t fingerprint, fields.hash("fingerprint"));
+  loaded.mode = mode == "train" ? program::Mode::kTrain : program::Mode::kTest;
+  loaded.batch = plan.batch;
+  loaded.contributes = plan::contributors(plan);
+  program::ProgramSet set = program::compile(loaded.graph, plan, loaded.mode);
+  if (program::fingerprint(set) != fingerprint)
+    return base::error(ErrorCode::kProtocol, "its program differs from the coordinator's; install the same version of darknet on all devices");
+  loaded.program = std::make_shared<const program::Program>(std::move(set.programs[static_cast<std::size_t>(self - loaded.members.begin())]));
+  if (plans_.size() >= kMostPlans) plans_.erase(plans_.begin());
+  const auto bytes = loaded.program->arena_bytes;
+  plans_[static_cast<int>(key)] = std::move(loaded);
+  current_ = -1;
+  TESSERA_TRY(make_current(static_cast<int>(key)));
+  reply_(wire::control_text("planned", {{"key", key}, {"arena_bytes", bytes}}));
+  return {};
+}
+
+Status WorkerSession::make_current(int key) {
+  if (current_ == key) return {};
+  const auto found = plans_.find(key);
+  if (found == plans_.end()) return base::error(ErrorCode::kProtocol, "no plan {}", key);
+  const Loaded& loaded = found->second;
+  mailbox_.set_members(loaded.members);
+  const auto self = std::find(loaded.members.begin(), loaded.members.end(), number_) - loaded.members.begin();
+  TESSERA_TRY(executor_.load(loaded.graph, loaded.program, loaded.mode, static_cast<int>(self), static_cast<int>(loaded.members.size()), loaded.batch));
+  current_ = key;
+  return {};
+}
+
+Status WorkerSession::run(const Fields& fields) {
+  TESSERA_ASSIGN(const auto key, fields.integer("key", 0, 1 << 30));
+  TESSERA_ASSIGN(const auto run, fields.unsigned_integer("run"));
+  TESSERA_ASSIGN(const std::string pass, fields.string("pass"));
+  TESSERA_TRY(make_current(static_cast<int>(key)));
+  mailbox_.start_run(run);
+  if (pass == "forward") return executor_.forward(mailbox_);
+  if (pass == "backward") return executor_.backward(mailbox_);
+  if (pass != "reduce") return base::error(ErrorCode::kProtocol, "unknown pass '{}'", pass);
+  const Loaded& loaded = plans_.at(current_);
+  const auto self = std::find(loaded.members.begin(), loaded.members.end(), number_) - loaded.members.begin();
+  TESSERA_TRY(exec::all_reduce(executor_.gradients().partial(), loaded.contributes, static_cast<int>(self), mailbox_));
+  reply_(wire::control_text("reduced", {{"run", run}}));
+  return {};
+}
+
+Status WorkerSession::commit(const Fields& fields) {
+  exec::OptimizerStep step;
+  TESSERA_ASSIGN(const double learning_rate, fields.number("learning_rate"));
+  TESSERA_ASSIGN(const double momentum, fields.number("momentum"));
+  TESSERA_ASSIGN(const double decay, fields.number("decay"));
+  TESSERA_ASSIGN(const auto batch, fields.integer("batch", 1, 1 << 30));
+  step = {static_cast<float>(learning_rate), static_cast<float>(momentum), static_cast<float>(decay), static_cast<int>(batch)};
+  executor_.gradients().apply(graph_, storage_.parameters(), step, pool_);
+  executor_.weights_changed();
+  executor_.remember();
+  return {};
+}
+
+}  // namespace tessera::cluster

@@ -1,0 +1,95 @@
+// One training session on a worker: what the coordinator sent, and a thread that executes its commands in order.
+#pragma once
+
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <thread>
+
+#include "exec/executor.hpp"
+#include "transport/endpoint.hpp"
+#include "wire/control.hpp"
+
+namespace tessera::cluster {
+
+// Parameters of an earlier session, kept so that the same ones need not be sent again.
+struct KnownParameters {
+  std::uint64_t hash = 0;
+  std::vector<std::byte> bytes;
+};
+
+class WorkerSession {
+ public:
+  using Reply = std::function<void(std::string text)>;  // callable from any thread
+
+  // From an `open` message. `listen` is the worker's own address, which the data address follows.
+  static base::Result<std::unique_ptr<WorkerSession>> open(const wire::ControlMessage& message, const std::string& listen, int threads,
+                                                           KnownParameters& known, Reply reply);
+  ~WorkerSession();
+
+  std::uint64_t number() const { return session_; }
+
+  // Takes any message of the session but `open`. `abort` acts at once, everything else in order.
+  void post(wire::ControlMessage message, std::vector<transport::Frame> blobs);
+
+  // The fields of a beat.
+  nlohmann::json usage() const;
+
+  // Its parameters now, with their hash; ends the session's thread first.
+  KnownParameters finish();
+
+ private:
+  struct Command {
+    wire::ControlMessage message;
+    std::vector<transport::Frame> blobs;
+  };
+  struct Loaded {
+    graph::Graph graph;
+    std::shared_ptr<const program::Program> program;
+    program::Mode mode = program::Mode::kTrain;
+    geometry::Index batch = 0;
+    std::vector<int> members;
+    std::vector<bool> contributes;
+  };
+
+  WorkerSession(graph::Graph graph, std::uint64_t session, int number, std::unique_ptr<transport::Endpoint> endpoint,
+                kernels::Backend backend, int threads, Reply reply);
+
+  void work();
+  base::Status execute(const Command& command);
+  base::Status take_parameters(const Command& command);
+  base::Status connect(const wire::Fields& fields);
+  base::Status plan(const wire::ControlMessage& message);
+  base::Status run(const wire::Fields& fields);
+  base::Status commit(const wire::Fields& fields);
+  base::Status make_current(int key);
+  void recover();
+  void stop();
+  void publish_usage();
+
+  const graph::Graph graph_;
+  const std::uint64_t session_;
+  const int number_;  // of its endpoint
+  const Reply reply_;
+  std::unique_ptr<transport::Endpoint> endpoint_;
+  exec::Mailbox mailbox_;
+  base::ThreadPool pool_;
+  exec::ParameterStorage storage_;
+  exec::Executor executor_;
+  std::vector<std::byte> arriving_;  // parameters, until all are here
+  std::map<int, Loaded> plans_;
+  int current_ = -1;
+  bool failed_ = false;  // since then commands are skipped until `abort`
+
+  mutable std::mutex mutex_;
+  std::condition_variable posted_;
+  std::deque<Command> commands_;
+  nlohmann::json usage_;
+  bool stopping_ = false;
+  std::thread thread_;
+};
+
+}  // namespace tessera::cluster

@@ -1,0 +1,383 @@
+#include "exec/executor.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <new>
+
+#include "base/check.hpp"
+#include "kernels/elementwise.hpp"
+#include "kernels/pool.hpp"
+
+namespace tessera::exec {
+
+using base::ErrorCode;
+using geometry::Box;
+using graph::LayerKind;
+using program::Op;
+using program::Slot;
+using program::Step;
+using transport::Frame;
+using transport::Lane;
+
+namespace {
+
+constexpr geometry::Index kMomentFields = sizeof(kernels::ChannelMoments) / sizeof(double);
+constexpr geometry::Index kSumFields = sizeof(kernels::ChannelSums) / sizeof(double);
+
+std::size_t at(int i) { return static_cast<std::size_t>(i); }
+
+bool is_transfer(Op op) {
+  switch (op) {
+    case Op::kSend:
+    case Op::kReceive:
+    case Op::kSendMoments:
+    case Op::kReceiveMoments:
+    case Op::kSendSums:
+    case Op::kReceiveSums: return true;
+    default: return false;
+  }
+}
+
+bool is_backward(Op op) { return op >= Op::kConvolutionData; }
+
+// A box of bytes (winners) to or from contiguous memory, row by row.
+template <typename Copy>
+void for_each_row(const Box& box, Copy copy) {
+  for (auto n = box.n.begin; n < box.n.end; ++n)
+    for (auto c = box.c.begin; c < box.c.end; ++c)
+      for (auto y = box.y.begin; y < box.y.end; ++y) copy(n, c, y);
+}
+
+kernels::ShortcutShape shortcut_shape(const graph::Graph& graph, int node) {
+  const auto& layer = graph[node];
+  return {graph[layer.inputs[1]].out, layer.out, layer.alpha, layer.beta};
+}
+
+kernels::PoolShape pool_shape(const graph::Graph& graph, int node) {
+  const auto& layer = graph[node];
+  const auto& in = graph[layer.inputs[0]].out;
+  return {in.y, in.x, layer.kernel, layer.stride, layer.pad};
+}
+
+kernels::ReorgShape reorg_shape(const graph::Graph& graph, int node) {
+  return {graph[graph[node].inputs[0]].out, graph[node].stride, graph[node].reverse};
+}
+
+geometry::Index route_offset(const graph::Graph& graph, int node, int input) {
+  geometry::Index offset = 0;
+  for (int i = 0; i < input; ++i) offset += graph[graph[node].inputs[at(i)]].out.c;
+  return offset;
+}
+
+void grow(Box& largest, const Box& box) {
+  const auto axis = [](geometry::Range& a, const geometry::Range& b) { a = {0, std::max(a.size(), b.size())}; };
+  axis(largest.n, box.n), axis(largest.c, box.c), axis(largest.y, box.y), axis(largest.x, box.x);
+}
+
+}  // namespace
+
+Executor::Executor(const graph::Graph& graph, const Parameters& parameters, kernels::Backend backend, base::ThreadPool& pool)
+    : graph_(graph), parameters_(parameters), backend_(backend), pool_(pool), gradients_(graph),
+      convolutions_(graph.layers.size()), norms_(graph.layers.size()) {
+  remember();
+}
+
+base::Status Executor::load(const graph::Graph& graph, std::shared_ptr<const program::Program> program, program::Mode mode,
+                            int self, int participants, geometry::Index batch) {
+  TESSERA_CHECK(graph.size() == graph_.size(), "{} nodes, {} before", graph.size(), graph_.size());
+  TESSERA_TRY(load_convolutions(*program, graph));
+  activations_.clear();
+  for (int node = 0; node < graph.size(); ++node) {
+    TESSERA_ASSIGN(const auto activation, kernels::activation_from_string(graph[node].activation));
+    activations_.push_back(activation);
+    if (!graph[node].batch_normalize) continue;
+    const auto channels = at(static_cast<int>(graph[node].out.c)), parts = channels * at(participants);
+    Norm& n = norm(node);
+    n.mean.resize(channels), n.variance.resize(channels), n.total.resize(channels);
+    n.moments.assign(parts, {}), n.sums.assign(parts, {});
+  }
+  if (program->arena_bytes > arena_bytes_ || program->arena_bytes < arena_bytes_ / 2) {
+    arena_.reset();  // before the new one is made, so that both are never held
+    arena_bytes_ = 0;
+    arena_.reset(new (std::align_val_t{program::kBufferAlignment}, std::nothrow) std::byte[program->arena_bytes + 1]);
+    if (!arena_)
+      return base::error(ErrorCode::kOutOfMemory, "no {} MB for tensors; use more workers, a smaller batch (more subdivisions) or a smaller image",
+                         program->arena_bytes >> 20);
+    arena_bytes_ = program->arena_bytes;
+  }
+  graph_ = graph;
+  program_ = std::move(program);
+  mode_ = mode;
+  self_ = self;
+  participants_ = participants;
+  batch_ = batch;
+  external_.clear();
+  return {};
+}
+
+base::Status Executor::load_convolutions(const program::Program& program, const graph::Graph& graph) {
+  std::vector<kernels::ConvolutionWork> work(graph.layers.size());
+  for (const auto* steps : {&program.forward, &program.backward})
+    for (const Step& step : *steps) {
+      auto& w = work[at(step.node)];
+      if (step.op == Op::kConvolution) grow(w.forward, step.box);
+      if (step.op == Op::kConvolutionData) grow(w.backward_data, step.box);
+      if (step.op == Op::kConvolutionWeights) grow(w.backward_weights, step.box);
+    }
+  for (int node = 0; node < graph.size(); ++node) {
+    const auto& layer = graph[node];
+    if (!layer.trainable()) continue;
+    const auto& in = graph[layer.inputs[0]].out;
+    const kernels::ConvolutionShape shape{in.c, in.y, in.x, layer.out.c, layer.kernel, layer.stride, layer.pad};
+    auto& convolution = convolutions_[at(node)];
+    if (!convolution || !(convolution->shape() == shape)) {
+      TESSERA_ASSIGN(convolution, kernels::make_convolution(backend_, shape, pool_, scratch_));
+    }
+    scratch_.reserve(convolution->scratch_bytes(work[at(node)]));
+  }
+  return {};
+}
+
+void Executor::bind(int node, Slot slot, float* data) { external_[{node, slot}] = data; }
+
+base::Status Executor::forward(Mailbox& mailbox) { return run(program_->forward, mailbox); }
+
+base::Status Executor::backward(Mailbox& mailbox) { return run(program_->backward, mailbox); }
+
+void Executor::weights_changed() {
+  for (auto& convolution : convolutions_)
+    if (convolution) convolution->weights_changed();
+}
+
+void Executor::remember() {
+  remembered_.clear();
+  for (const auto& p : parameters_.layers) {
+    auto& rolling = remembered_.emplace_back(p.rolling_mean.begin(), p.rolling_mean.end());
+    rolling.insert(rolling.end(), p.rolling_variance.begin(), p.rolling_variance.end());
+  }
+}
+
+void Executor::restore() {
+  for (std::size_t node = 0; node < remembered_.size(); ++node) {
+    const auto& p = parameters_.layers[node];
+    const auto middle = remembered_[node].begin() + static_cast<std::ptrdiff_t>(p.rolling_mean.size());
+    std::copy(remembered_[node].begin(), middle, p.rolling_mean.begin());
+    std::copy(middle, remembered_[node].end(), p.rolling_variance.begin());
+  }
+  gradients_.clear();
+}
+
+base::Status Executor::run(const std::vector<Step>& steps, Mailbox& mailbox) {
+  for (const Step& step : steps) {
+    if (is_transfer(step.op)) {
+      TESSERA_TRY(transfer(step, mailbox));
+      continue;
+    }
+    const auto start = base::Clock::now();
+    compute(step);
+    usage_.busy_seconds += base::seconds_between(start, base::Clock::now());
+  }
+  return {};
+}
+
+void Executor::compute(const Step& step) {
+  if (step.op == Op::kCopy) {
+    if (step.accumulate) kernels::add(view(step.a), view(step.b), step.box, 1.0f, pool_);
+    else kernels::copy(view(step.a), view(step.b), step.box, pool_);
+  } else if (step.op == Op::kFill) {
+    kernels::fill(view(step.a), step.box, 0.0f, pool_);
+  } else if (is_backward(step.op)) {
+    backward_step(step);
+  } else {
+    forward_step(step);
+  }
+}
+
+void Executor::forward_step(const Step& step) {
+  const auto& layer = graph_[step.node];
+  const auto activation = activations_[at(step.node)];
+  switch (step.op) {
+    case Op::kConvolution:
+      convolution(step.node).forward(view(step.a), parameters(step.node).weights.data(), view(step.b), step.box);
+      break;
+    case Op::kBiasActivate:
+      kernels::bias_activate(view(step.a), parameters(step.node).biases.data(), activation, step.box, pool_);
+      break;
+    case Op::kMoments:
+      kernels::moments(view(step.a), step.box, part(norm(step.node).moments, self_, step.node), pool_);
+      break;
+    case Op::kMergeMoments: {
+      Norm& n = norm(step.node);
+      std::vector<kernels::ChannelMoments> total(n.total.size());
+      kernels::merge_moments(n.moments, total);
+      const auto& p = parameters(step.node);
+      kernels::finish_moments(total, n.mean.data(), n.variance.data(), p.rolling_mean.data(), p.rolling_variance.data());
+      break;
+    }
+    case Op::kNormalize:
+      kernels::normalize_activate(view(step.a), norm_parameters(step.node), view(step.b), step.box, pool_);
+      break;
+    case Op::kMaxpool:
+      kernels::maxpool_forward(pool_shape(graph_, step.node), view(step.a), view(step.b), winners(step.c), step.box, pool_);
+      break;
+    case Op::kRoute:
+      kernels::route_forward(view(step.a), route_offset(graph_, step.node, step.input), view(step.b), step.box, pool_);
+      break;
+    case Op::kShortcut:
+      kernels::shortcut_forward(shortcut_shape(graph_, step.node), view(step.a), view(step.c), view(step.b), step.box, pool_);
+      if (activation != kernels::Activation::kLinear) kernels::bias_activate(view(step.b), nullptr, activation, step.box, pool_);
+      break;
+    case Op::kUpsample:
+      kernels::upsample_forward({layer.stride, layer.scale, false}, view(step.a), view(step.b), step.box, pool_);
+      break;
+    case Op::kReorg:
+      kernels::reorg_forward(reorg_shape(graph_, step.node), view(step.a), view(step.b), step.box, pool_);
+      break;
+    default: TESSERA_CHECK(false, "{} is not a forward step", to_string(step.op));
+  }
+}
+
+void Executor::backward_step(const Step& step) {
+  const auto& layer = graph_[step.node];
+  switch (step.op) {
+    case Op::kConvolutionData:
+      convolution(step.node).backward_data(view(step.a), parameters(step.node).weights.data(), view(step.b), step.box, step.accumulate);
+      break;
+    case Op::kConvolutionWeights:
+      convolution(step.node).backward_weights(view(step.a), view(step.b), step.box, gradients_.weights(step.node).data());
+      break;
+    case Op::kMaxpoolBackward:
+      kernels::maxpool_backward(pool_shape(graph_, step.node), view(step.a), winners(step.c), view(step.b), step.box, step.accumulate, pool_);
+      break;
+    case Op::kRouteBackward:
+      kernels::route_backward(view(step.a), route_offset(graph_, step.node, step.input), view(step.b), step.box, step.accumulate, pool_);
+      break;
+    case Op::kShortcutBackward:
+      if (step.input == 0) kernels::shortcut_backward_input(shortcut_shape(graph_, step.node), view(step.a), view(step.b), step.box, step.accumulate, pool_);
+      else kernels::shortcut_backward_from(shortcut_shape(graph_, step.node), view(step.a), view(step.b), step.box, step.accumulate, pool_);
+      break;
+    case Op::kUpsampleBackward:
+      kernels::upsample_backward({layer.stride, layer.scale, false}, view(step.a), view(step.b), step.box, step.accumulate, pool_);
+      break;
+    case Op::kReorgBackward:
+      kernels::reorg_backward(reorg_shape(graph_, step.node), view(step.a), view(step.b), step.box, pool_);
+      break;
+    case Op::kActivationDelta: {
+      std::vector<kernels::ChannelSums> sums(layer.trainable() ? at(static_cast<int>(layer.out.c)) : 0);
+      // A linear activation does not look at its output, but the kernel wants one of the right size.
+      const geometry::ConstFloatView stored = view(step.b < 0 ? step.a : step.b);
+      kernels::activation_delta(view(step.a), stored, activations_[at(step.node)], step.box, step.owned, sums, pool_);
+      const auto biases = gradients_.biases(step.node);
+      for (std::size_t c = 0; c < sums.size(); ++c) biases[c] += static_cast<float>(sums[c].delta);
+      break;
+    }
+    case Op::kNormSums:
+      kernels::activation_delta_sums(view(step.a), view(step.b), norm_parameters(step.node), step.box, step.owned,
+                                     part(norm(step.node).sums, self_, step.node), pool_);
+      break;
+    case Op::kMergeSums: {
+      Norm& n = norm(step.node);
+      kernels::merge_sums(n.sums, n.total);
+      kernels::add_norm_gradients(n.total, n.variance.data(), gradients_.scales(step.node).data(), gradients_.biases(step.node).data());
+      break;
+    }
+    case Op::kNormDelta:
+      kernels::normalize_delta(view(step.a), view(step.b), norm_parameters(step.node), norm(step.node).total,
+                               static_cast<double>(batch_ * layer.out.y * layer.out.x), step.box, pool_);
+      break;
+    default: TESSERA_CHECK(false, "{} is not a backward step", to_string(step.op));
+  }
+}
+
+base::Status Executor::transfer(const Step& step, Mailbox& mailbox) {
+  switch (step.op) {
+    case Op::kSend: return send(step, mailbox);
+    case Op::kReceive: return receive(step, mailbox);
+    case Op::kSendMoments: return send_part(step, mailbox, std::as_bytes(part(norm(step.node).moments, self_, step.node)), kMomentFields);
+    case Op::kReceiveMoments:
+      return receive_part(step, mailbox, std::as_writable_bytes(part(norm(step.node).moments, step.peer, step.node)), kMomentFields);
+    case Op::kSendSums: return send_part(step, mailbox, std::as_bytes(part(norm(step.node).sums, self_, step.node)), kSumFields);
+    default: return receive_part(step, mailbox, std::as_writable_bytes(part(norm(step.node).sums, step.peer, step.node)), kSumFields);
+  }
+}
+
+base::Status Executor::send(const Step& step, Mailbox& mailbox) {
+  const bool bytes = program_->buffers[at(step.a)].slot == Slot::kWinners;
+  Frame frame = mailbox.allocate(static_cast<std::size_t>(step.box.elements()) * (bytes ? 1 : sizeof(float)));
+  if (bytes) {
+    const auto source = winners(step.a);
+    std::byte* to = frame.data();
+    for_each_row(step.box, [&](auto n, auto c, auto y) {
+      std::memcpy(to, &source.at(n, c, y, step.box.x.begin), at(static_cast<int>(step.box.x.size())));
+      to += step.box.x.size();
+    });
+  } else {
+    kernels::pack(view(step.a), step.box, frame.bytes(), pool_);
+  }
+  const auto type = bytes ? wire::ElementType::kUint8 : wire::ElementType::kFloat32;
+  return mailbox.send(step.peer, Lane::kBulk, {step.transfer, type, step.box}, std::move(frame));
+}
+
+base::Status Executor::receive(const Step& step, Mailbox& mailbox) {
+  const bool bytes = program_->buffers[at(step.a)].slot == Slot::kWinners;
+  const auto type = bytes ? wire::ElementType::kUint8 : wire::ElementType::kFloat32;
+  TESSERA_ASSIGN(const Frame frame, mailbox.receive(step.peer, {step.transfer, type, step.box}));
+  if (bytes) {
+    const auto target = winners(step.a);
+    const std::byte* from = frame.data();
+    for_each_row(step.box, [&](auto n, auto c, auto y) {
+      std::memcpy(&target.at(n, c, y, step.box.x.begin), from, at(static_cast<int>(step.box.x.size())));
+      from += step.box.x.size();
+    });
+  } else if (step.accumulate) {
+    kernels::unpack_add(frame.bytes(), view(step.a), step.box, pool_);
+  } else {
+    kernels::unpack(frame.bytes(), view(step.a), step.box, pool_);
+  }
+  return {};
+}
+
+base::Status Executor::send_part(const Step& step, Mailbox& mailbox, std::span<const std::byte> part, geometry::Index fields) {
+  Frame frame = mailbox.allocate(part.size());
+  std::memcpy(frame.data(), part.data(), part.size());
+  const Box box{{0, 1}, {0, graph_[step.node].out.c}, {0, 1}, {0, fields}};
+  return mailbox.send(step.peer, Lane::kUrgent, {step.transfer, wire::ElementType::kFloat64, box}, std::move(frame));
+}
+
+base::Status Executor::receive_part(const Step& step, Mailbox& mailbox, std::span<std::byte> part, geometry::Index fields) {
+  const Box box{{0, 1}, {0, graph_[step.node].out.c}, {0, 1}, {0, fields}};
+  TESSERA_ASSIGN(const Frame frame, mailbox.receive(step.peer, {step.transfer, wire::ElementType::kFloat64, box}));
+  std::memcpy(part.data(), frame.data(), part.size());
+  return {};
+}
+
+geometry::FloatView Executor::view(int buffer) const {
+  if (buffer < 0) return {};
+  const auto& b = program_->buffers[at(buffer)];
+  if (!b.external) return {reinterpret_cast<float*>(arena_.get() + b.offset), b.box};
+  const auto found = external_.find({b.node, b.slot});
+  TESSERA_CHECK(found != external_.end(), "no memory bound for {} of node {}", to_string(b.slot), b.node);
+  return {found->second, b.box};
+}
+
+geometry::View<std::uint8_t> Executor::winners(int buffer) const {
+  if (buffer < 0) return {};
+  const auto& b = program_->buffers[at(buffer)];
+  return {reinterpret_cast<std::uint8_t*>(arena_.get() + b.offset), b.box};
+}
+
+kernels::NormParameters Executor::norm_parameters(int node) const {
+  const LayerParameters& p = parameters(node);
+  const Norm& n = norms_[at(node)];
+  const bool test = mode_ == program::Mode::kTest;
+  return {test ? p.rolling_mean.data() : n.mean.data(), test ? p.rolling_variance.data() : n.variance.data(), p.scales.data(),
+          p.biases.data(), activations_[at(node)]};
+}
+
+template <typename T>
+std::span<T> Executor::part(std::vector<T>& all, int participant, int node) const {
+  const auto channels = at(static_cast<int>(graph_[node].out.c));
+  return std::span<T>(all).subspan(at(participant) * channels, channels);
+}
+
+}  // namespace tessera::exec

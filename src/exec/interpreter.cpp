@@ -1,0 +1,102 @@
+#include "exec/interpreter.hpp"
+
+#include <algorithm>
+#include <thread>
+
+#include "base/check.hpp"
+#include "exec/all_reduce.hpp"
+#include "program/compile.hpp"
+
+namespace tessera::exec {
+
+struct Interpreter::Device {
+  Device(const graph::Graph& graph, const Parameters& shared, std::unique_ptr<transport::Endpoint> own_endpoint, int self,
+         const InterpreterOptions& options)
+      : endpoint(std::move(own_endpoint)), mailbox(*endpoint, 0, options.patience), pool(options.threads), storage(self == 0 ? graph::Graph{} : graph),
+        parameters(self == 0 ? shared : storage.parameters()), executor(graph, parameters, options.backend, pool) {}
+
+  std::unique_ptr<transport::Endpoint> endpoint;
+  Mailbox mailbox;
+  base::ThreadPool pool;
+  ParameterStorage storage;
+  const Parameters& parameters;
+  Executor executor;
+};
+
+Interpreter::Interpreter(const graph::Graph& graph, const Parameters& parameters, std::vector<std::unique_ptr<transport::Endpoint>> endpoints,
+                         const InterpreterOptions& options)
+    : graph_(graph) {
+  for (std::size_t p = 0; p < endpoints.size(); ++p)
+    devices_.push_back(std::make_unique<Device>(graph, parameters, std::move(endpoints[p]), static_cast<int>(p), options));
+  share_parameters();
+}
+
+Interpreter::~Interpreter() = default;
+
+base::Status Interpreter::load(const graph::Graph& graph, const plan::Plan& plan, program::Mode mode) {
+  TESSERA_CHECK(plan.participants == participants(), "a plan for {}, {} endpoints", plan.participants, participants());
+  TESSERA_TRY(plan::validate(plan, graph));
+  graph_ = graph;
+  programs_ = program::compile(graph, plan, mode);
+  contributes_ = plan::contributors(plan);
+  for (int p = 0; p < participants(); ++p) {
+    auto program = std::make_shared<const program::Program>(programs_.programs[static_cast<std::size_t>(p)]);
+    TESSERA_TRY(executor(p).load(graph, std::move(program), mode, p, participants(), plan.batch));
+  }
+  return {};
+}
+
+void Interpreter::bind(int node, program::Slot slot, float* data) { executor(0).bind(node, slot, data); }
+
+template <typename Work>
+base::Status Interpreter::everywhere(Work work) {
+  ++run_;
+  std::vector<base::Status> results(devices_.size());
+  std::vector<std::thread> threads;
+  for (std::size_t p = 0; p < devices_.size(); ++p)
+    threads.emplace_back([&, p] {
+      devices_[p]->mailbox.start_run(run_);
+      results[p] = work(static_cast<int>(p), *devices_[p]);
+      if (!results[p])
+        for (auto& device : devices_) device->mailbox.abort();
+    });
+  for (auto& thread : threads) thread.join();
+  for (auto& device : devices_) device->mailbox.resume();
+  for (auto& result : results)
+    if (!result && result.error().code != base::ErrorCode::kAborted) return result;
+  for (auto& result : results) TESSERA_TRY(result);
+  return {};
+}
+
+base::Status Interpreter::forward() {
+  return everywhere([](int, Device& device) { return device.executor.forward(device.mailbox); });
+}
+
+base::Status Interpreter::backward() {
+  return everywhere([](int, Device& device) { return device.executor.backward(device.mailbox); });
+}
+
+base::Status Interpreter::reduce_gradients() {
+  return everywhere([this](int p, Device& device) { return all_reduce(device.executor.gradients().partial(), contributes_, p, device.mailbox); });
+}
+
+void Interpreter::apply(const OptimizerStep& step) {
+  for (auto& device : devices_) {
+    device->executor.gradients().apply(graph_, device->parameters, step, device->pool);
+    device->executor.weights_changed();
+  }
+}
+
+void Interpreter::share_parameters() {
+  std::vector<std::byte> bytes(parameter_bytes(parameters(0)));
+  write_parameters(parameters(0), bytes);
+  for (int p = 1; p < participants(); ++p) read_parameters(bytes, parameters(p));
+  for (auto& device : devices_) device->executor.weights_changed();
+}
+
+Gradients& Interpreter::gradients(int participant) { return executor(participant).gradients(); }
+const Parameters& Interpreter::parameters(int participant) const { return devices_[static_cast<std::size_t>(participant)]->parameters; }
+Executor& Interpreter::executor(int participant) { return devices_[static_cast<std::size_t>(participant)]->executor; }
+const MailboxUsage& Interpreter::usage(int participant) const { return devices_[static_cast<std::size_t>(participant)]->mailbox.usage(); }
+
+}  // namespace tessera::exec

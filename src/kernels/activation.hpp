@@ -1,0 +1,25 @@
+// Activations of Darknet's CPU path (src/activations.h), with its constants.
+#pragma once
+
+#include <string_view>
+
+#include "base/result.hpp"
+
+namespace tessera::kernels {
+
+enum class Activation {
+  kLogistic, kLoggy, kRelu, kElu, kRelie, kPlse, kHardtan, kLhtan, kLinear, kRamp, kLeaky, kTanh, kStair, kSelu,
+};
+
+// Name as in a cfg ("leaky"). An unknown name is an error; Darknet itself silently takes relu then.
+std::string_view to_string(Activation activation);
+[[nodiscard]] base::Result<Activation> activation_from_string(std::string_view name);
+
+// y = f(x).
+float activate(float x, Activation activation);
+
+// dL/dx / dL/dy, evaluated on the OUTPUT value y as Darknet's gradient_array does (for some activations that is
+// not the mathematical derivative; results follow Darknet).
+float activation_slope(float y, Activation activation);
+
+}  // namespace tessera::kernels

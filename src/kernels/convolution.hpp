@@ -1,0 +1,117 @@
+// Convolution (groups = 1) of tiles: forward, gradient of the data, gradient of the weights.
+//
+// Views are dense pieces of tensors in global coordinates (geometry/tensor_view.hpp). A call computes one box and
+// touches nothing outside it. Cells outside the image, i.e. outside [0, in_y) x [0, in_x) or the output's
+// [0, out_y) x [0, out_x), count as zero and are never read. Weights are [out_c][in_c][kernel][kernel], as in
+// Darknet's files. Formulas: Darknet's convolutional_layer.c (im2col, gemm, col2im) as sums.
+#pragma once
+
+#include <memory>
+#include <string_view>
+#include <vector>
+
+#include "base/result.hpp"
+#include "base/thread_pool.hpp"
+#include "geometry/tensor_view.hpp"
+#include "kernels/scratch.hpp"
+
+namespace tessera::kernels {
+
+using geometry::Box;
+using geometry::ConstFloatView;
+using geometry::FloatView;
+using geometry::Index;
+using geometry::Range;
+
+struct ConvolutionShape {
+  Index in_c = 0, in_y = 0, in_x = 0;
+  Index out_c = 0;
+  int kernel = 1;
+  int stride = 1;
+  int pad = 0;  // zeros on every side of the image
+
+  Index out_y() const { return (in_y + 2 * pad - kernel) / stride + 1; }
+  Index out_x() const { return (in_x + 2 * pad - kernel) / stride + 1; }
+  Index weight_elements() const { return out_c * in_c * kernel * kernel; }
+  friend bool operator==(const ConvolutionShape&, const ConvolutionShape&) = default;
+};
+
+// Input rows (or columns) that outputs [out) read, clipped to the image of `in_size` rows.
+Range input_window(const ConvolutionShape& shape, Range out, Index in_size);
+// Output rows (or columns) that inputs [in) contribute to, clipped to [0, out_size).
+Range output_window(const ConvolutionShape& shape, Range in, Index out_size);
+
+enum class Backend {
+  kReference,  // scalar loops, the definition
+  kBlas,       // OpenBLAS sgemm on blocks of rows
+  kOnednn,     // oneDNN primitives on blocks of rows, blocked layouts inside
+};
+
+std::string_view to_string(Backend backend);
+[[nodiscard]] base::Result<Backend> backend_from_string(std::string_view name);
+// Backends compiled into this program, slowest first.
+std::vector<Backend> built_backends();
+
+// The boxes each pass of a layer will be called with (empty: never called).
+struct ConvolutionWork {
+  Box forward;           // of the output
+  Box backward_data;     // of the input
+  Box backward_weights;  // of the output
+};
+
+// One object per (layer, backend). Calls come from one thread at a time and use the pool given at construction.
+// For one backend, thread count and box the results are bit-identical on every run; they never depend on timing.
+// The same holds for views of different size that hold the same values.
+class Convolution {
+ public:
+  virtual ~Convolution() = default;
+
+  // output[compute] = convolution, overwritten. compute: box of the output (compute.c may be some channels only);
+  // output holds it. input holds all channels and the input windows of compute.y and compute.x.
+  virtual void forward(ConstFloatView input, const float* weights, FloatView output, const Box& compute) = 0;
+
+  // delta_in[compute] = (or += when accumulate) gradient from the channels delta_out.box.c: all of them, or
+  // some when the layer is cut along c and the caller adds up the partial results. compute: box of the input.
+  // delta_out holds the output windows of compute.y and compute.x. Darknet's own 1x1 layers overwrite: the caller
+  // passes accumulate = false for them.
+  virtual void backward_data(ConstFloatView delta_out, const float* weights, FloatView delta_in, const Box& compute,
+                             bool accumulate) = 0;
+
+  // gradient[out_c][in_c][kernel][kernel] += sum over the cells of delta_box (box of the output; rows of channels
+  // outside delta_box.c are untouched). input holds all channels and the input windows of delta_box.
+  virtual void backward_weights(ConstFloatView input, ConstFloatView delta_out, const Box& delta_box,
+                                float* gradient) = 0;
+
+  // To be called after the values behind a `weights` pointer changed (update, load): packed copies are dropped.
+  virtual void weights_changed() = 0;
+
+  // Upper bound of the scratch that calls with these boxes take, whatever the views. Scratch is shared: reserve the
+  // maximum over all layers and boxes before the first call.
+  virtual std::size_t scratch_bytes(const ConvolutionWork& work) = 0;
+
+  // Memory this object keeps between calls after such calls (packed weights): 0 unless keep_packed was asked for.
+  virtual std::size_t resident_bytes() const = 0;
+
+  virtual Backend backend() const = 0;
+  const ConvolutionShape& shape() const { return shape_; }
+
+ protected:
+  explicit Convolution(const ConvolutionShape& shape) : shape_(shape) {}
+  ConvolutionShape shape_;
+};
+
+// Errors: kInvalidArgument when the backend is not built in or the shape is impossible. `pool` and `scratch` must
+// outlive the object; scratch may be shared by objects that are not called concurrently. keep_packed: weights in a
+// backend's own layout stay in memory (as much again as the weights) instead of being packed on every call; for
+// inference.
+[[nodiscard]] base::Result<std::unique_ptr<Convolution>> make_convolution(Backend backend, const ConvolutionShape& shape,
+                                                                          base::ThreadPool& pool, Scratch& scratch,
+                                                                          bool keep_packed = false);
+
+// The fastest built backend for this work, measured here (at most about `budget` seconds for a layer, on random
+// data of the boxes' size, reduced to one sample) and remembered for the life of the process. The choice may differ
+// between runs and machines; pass a fixed backend where runs must be bit-identical.
+Backend fastest_backend(const ConvolutionShape& shape, const ConvolutionWork& work, base::ThreadPool& pool,
+                        double budget_seconds = 0.1);
+
+}  // namespace tessera::kernels

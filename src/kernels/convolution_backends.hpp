@@ -1,0 +1,25 @@
+// What each backend file provides to make_convolution(). Internal.
+#pragma once
+
+#include "base/check.hpp"
+#include "kernels/convolution.hpp"
+
+namespace tessera::kernels {
+
+// Preconditions of the three passes, checked by every backend with the box named in the message.
+void check_forward(const ConvolutionShape& shape, const ConstFloatView& input, const FloatView& output, const Box& compute);
+void check_backward_data(const ConvolutionShape& shape, const ConstFloatView& delta_out, const FloatView& delta_in,
+                         const Box& compute);
+void check_backward_weights(const ConvolutionShape& shape, const ConstFloatView& input, const ConstFloatView& delta_out,
+                            const Box& delta_box);
+
+std::unique_ptr<Convolution> make_reference_convolution(const ConvolutionShape& shape, base::ThreadPool& pool);
+std::unique_ptr<Convolution> make_blas_convolution(const ConvolutionShape& shape, base::ThreadPool& pool, Scratch& scratch);
+
+// convolution_onednn.cpp, or convolution_onednn_absent.cpp where the library is not used (then built is false and
+// make returns null).
+bool onednn_built();
+std::unique_ptr<Convolution> make_onednn_convolution(const ConvolutionShape& shape, base::ThreadPool& pool, Scratch& scratch,
+                                                     bool keep_packed);
+
+}  // namespace tessera::kernels

@@ -1,0 +1,48 @@
+// Max pooling (Darknet's maxpool_layer.c): output cell o sees the input cells [o * stride - pad / 2, ... + size),
+// clipped to the image; the first maximum in row-major order wins.
+#pragma once
+
+#include <cstdint>
+
+#include "base/thread_pool.hpp"
+#include "geometry/tensor_view.hpp"
+
+namespace tessera::kernels {
+
+using geometry::Box;
+using geometry::ConstFloatView;
+using geometry::FloatView;
+using geometry::Index;
+using geometry::Range;
+using IndexView = geometry::View<std::uint8_t>;
+using ConstIndexView = geometry::View<const std::uint8_t>;
+
+struct PoolShape {
+  Index in_y = 0, in_x = 0;
+  int size = 2;  // at most kMaxPoolSize
+  int stride = 2;
+  int pad = 1;  // Darknet's `padding`, in total; default size - 1
+
+  Index out_y() const { return (in_y + pad - size) / stride + 1; }
+  Index out_x() const { return (in_x + pad - size) / stride + 1; }
+};
+
+// A winner's place in its window, dy * size + dx, is stored in one byte; kNoWinner where every cell is NaN or the
+// window lies outside the image (then the output is -FLT_MAX, and no delta flows).
+inline constexpr int kMaxPoolSize = 15;
+inline constexpr std::uint8_t kNoWinner = 255;
+
+// Input rows (columns) that outputs [out) read, clipped; output rows (columns) that see inputs [in), clipped.
+Range pool_input_window(const PoolShape& shape, Range out, Index in_size);
+Range pool_output_window(const PoolShape& shape, Range in, Index out_size);
+
+// output[box] and indices[box]; indices.data may be null (testing). input holds the input windows of box.
+void maxpool_forward(const PoolShape& shape, ConstFloatView input, FloatView output, IndexView indices, const Box& box,
+                     base::ThreadPool& pool);
+
+// delta_in[compute] = (accumulate: +=) the contributions of all outputs that see compute; delta_out and indices hold
+// those. Contributions to cells outside compute are left out.
+void maxpool_backward(const PoolShape& shape, ConstFloatView delta_out, ConstIndexView indices, FloatView delta_in,
+                      const Box& compute, bool accumulate, base::ThreadPool& pool);
+
+}  // namespace tessera::kernels

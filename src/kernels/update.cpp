@@ -1,0 +1,48 @@
+#include "kernels/update.hpp"
+
+#include <algorithm>
+
+#include "base/check.hpp"
+
+namespace tessera::kernels {
+namespace {
+
+constexpr std::ptrdiff_t kElementsPerTask = 65536;
+
+template <bool kDecay>
+void update(const UpdateParameters& parameters, std::span<float> values, std::span<float> updates,
+            std::span<const float> gradient, base::ThreadPool& pool) {
+  TESSERA_CHECK(updates.size() == values.size() && gradient.size() == values.size(), "values={} updates={} gradient={}",
+                values.size(), updates.size(), gradient.size());
+  const float decay = -parameters.decay * static_cast<float>(parameters.batch);
+  const float rate = parameters.learning_rate / static_cast<float>(parameters.batch);
+  const float momentum = parameters.momentum;
+  const auto count = static_cast<std::ptrdiff_t>(values.size());
+  const std::ptrdiff_t tasks = (count + kElementsPerTask - 1) / kElementsPerTask;
+  pool.parallel_for(tasks, [&](std::ptrdiff_t task, int) {
+    const std::ptrdiff_t begin = task * kElementsPerTask, end = std::min(count, begin + kElementsPerTask);
+    float* __restrict value = values.data();
+    float* __restrict history = updates.data();
+    const float* __restrict fresh = gradient.data();
+    for (std::ptrdiff_t i = begin; i < end; ++i) {
+      float step = history[i] + fresh[i];
+      if constexpr (kDecay) step += decay * value[i];
+      value[i] += rate * step;
+      history[i] = step * momentum;
+    }
+  });
+}
+
+}  // namespace
+
+void update_weights(const UpdateParameters& parameters, std::span<float> weights, std::span<float> updates,
+                    std::span<const float> gradient, base::ThreadPool& pool) {
+  update<true>(parameters, weights, updates, gradient, pool);
+}
+
+void update_biases(const UpdateParameters& parameters, std::span<float> biases, std::span<float> updates,
+                   std::span<const float> gradient, base::ThreadPool& pool) {
+  update<false>(parameters, biases, updates, gradient, pool);
+}
+
+}  // namespace tessera::kernels

@@ -1,0 +1,168 @@
+#include "plan/planner.hpp"
+
+#include <algorithm>
+#include <numeric>
+
+#include "base/check.hpp"
+#include "plan/group_search.hpp"
+
+namespace tessera::plan {
+
+using base::ErrorCode;
+using graph::Graph;
+
+namespace {
+
+// Cutting samples apart leaves every device with whole maps in memory: only where it pays.
+constexpr double kSampleCutGain = 0.99;
+constexpr double kFewerGain = 0.95;
+// Grids whose groups are searched for, out of those that were looked at.
+constexpr std::size_t kGridsSearched = 2;
+constexpr int kEvaluationsForFewer = 40;
+
+struct Grid {
+  int rows = 1, columns = 1, samples = 1;
+  int cells() const { return rows * columns * samples; }
+};
+
+std::string to_string(const Grid& grid) {
+  return grid.samples == 1 ? fmt::format("{}x{}", grid.rows, grid.columns) : fmt::format("{}x{}x{}", grid.rows, grid.columns, grid.samples);
+}
+
+// All grids of `cells`, fewest cuts along samples first.
+std::vector<Grid> factorisations(int cells, Index most_samples) {
+  std::vector<Grid> grids;
+  for (int samples = 1; samples <= cells && samples <= most_samples; ++samples)
+    for (int rows = 1; rows <= cells; ++rows)
+      if (cells % samples == 0 && cells / samples % rows == 0) grids.push_back({rows, cells / samples / rows, samples});
+  return grids;
+}
+
+// Those in which every device has a part of some map.
+std::vector<Grid> useful(std::vector<Grid> grids, const Graph& graph) {
+  Index height = 0, width = 0;
+  for (const auto& layer : graph.layers) height = std::max(height, layer.out.y), width = std::max(width, layer.out.x);
+  std::vector<Grid> kept = grids;
+  std::erase_if(kept, [&](const Grid& grid) { return grid.rows > height || grid.columns > width; });
+  return kept.empty() ? grids : kept;
+}
+
+base::Result<std::vector<Grid>> candidate_grids(const Graph& graph, Index batch, const LayoutRequest& request, const std::vector<Device>& devices) {
+  const int count = static_cast<int>(devices.size());
+  if (request.rows == 0 && request.columns == 0) return useful(factorisations(count, batch), graph);
+  const Grid grid{request.rows, request.columns, request.samples};
+  if (grid.rows < 1 || grid.columns < 1 || grid.samples < 1)
+    return base::error(ErrorCode::kInvalidArgument, "grid {} is impossible; use grid = auto or ROWSxCOLUMNS", to_string(grid));
+  if (grid.samples > batch)
+    return base::error(ErrorCode::kInvalidArgument, "grid {} cuts a batch into {} parts, but it has {} sample{} (batch / subdivisions); use grid = auto or {}",
+                       to_string(grid), grid.samples, batch, batch == 1 ? "" : "s", to_string(Grid{1, count, 1}));
+  if (grid.cells() != count) {
+    const std::string one_way = to_string(Grid{1, count, 1}), other = to_string(Grid{count, 1, 1});
+    return base::error(ErrorCode::kInvalidArgument, "grid {} has {} tiles for {} {}; use grid = auto or {}{}", to_string(grid), grid.cells(), count,
+                       devices.front().participant == 0 ? "device" : count == 1 ? "worker" : "workers", one_way,
+                       count == 1 ? "" : " or " + other);
+  }
+  return std::vector<Grid>{grid};
+}
+
+// Devices to cells, the fastest first: a row then has devices of similar speed, so that shares of rows and columns, which
+// follow the sums of their devices' speeds, come near the shares of the devices.
+void deal(const Grid& grid, std::vector<Device> devices, Layout& layout) {
+  std::stable_sort(devices.begin(), devices.end(), [](const Device& a, const Device& b) { return a.speed > b.speed; });
+  layout.grid.samples.assign(static_cast<std::size_t>(grid.samples), 0.0);
+  layout.grid.rows.assign(static_cast<std::size_t>(grid.rows), 0.0);
+  layout.grid.columns.assign(static_cast<std::size_t>(grid.columns), 0.0);
+  layout.participants.clear();
+  const auto rows = static_cast<std::size_t>(grid.rows), columns = static_cast<std::size_t>(grid.columns);
+  for (std::size_t cell = 0; cell < devices.size(); ++cell) {
+    const double speed = devices[cell].speed;
+    layout.participants.push_back(devices[cell].participant);
+    layout.grid.samples[cell / (rows * columns)] += speed;
+    layout.grid.rows[cell / columns % rows] += speed;
+    layout.grid.columns[cell % columns] += speed;
+  }
+}
+
+// Better, or as good with samples less cut.
+bool beats(const Choice& a, const Choice& b) {
+  const auto cuts = [](const Choice& choice) { return choice.layout.grid.samples.size(); };
+  return a.seconds < (cuts(a) > cuts(b) ? kSampleCutGain * b.seconds : b.seconds);
+}
+
+Choice search(const std::vector<Grid>& grids, const std::vector<Device>& devices, Layout layout, OpenGroups open, Evaluator& evaluate) {
+  std::vector<Choice> choices;
+  for (const Grid& grid : grids) {
+    deal(grid, devices, layout);
+    choices.push_back(best_pattern(layout, open, evaluate));
+  }
+  std::stable_sort(choices.begin(), choices.end(), [](const Choice& a, const Choice& b) { return a.seconds < b.seconds; });
+  // The best without cuts along samples stays in the race, since it is preferred when it comes near.
+  const auto whole_samples = std::find_if(choices.begin(), choices.end(), [](const Choice& c) { return c.layout.grid.samples.size() == 1; });
+  if (whole_samples != choices.end()) std::rotate(choices.begin(), whole_samples, whole_samples + 1);
+  choices.resize(std::min(choices.size(), kGridsSearched));
+  Choice best;
+  for (std::size_t i = 0; i < choices.size(); ++i) {
+    const int share = evaluate.left() / static_cast<int>(choices.size() - i);
+    Choice found = descend(std::move(choices[i]), open, evaluate, share);
+    if (i == 0 || beats(found, best)) best = std::move(found);
+  }
+  return best;
+}
+
+base::Result<Choice> choose(const Graph& graph, Index batch, const LayoutRequest& request, const std::vector<Device>& devices, int participants,
+                            const Cost& cost, int most_evaluations) {
+  TESSERA_CHECK(!devices.empty(), "no devices of {} participants", participants);
+  for (const Device& device : devices)
+    if (!(device.speed > 0)) return base::error(ErrorCode::kInvalidArgument, "participant {} has the impossible speed {}", device.participant, device.speed);
+  TESSERA_ASSIGN(const auto grids, candidate_grids(graph, batch, request, devices));
+  Layout layout;
+  layout.participant_count = participants;
+  layout.wire = request.wire;
+  layout.forward_starts = request.forward_starts.value_or(std::vector<int>{});
+  layout.backward_ends = request.backward_ends.value_or(std::vector<int>{});
+  deal(grids.front(), devices, layout);
+  TESSERA_TRY(make_plan(graph, batch, layout));  // the groups that were asked for
+  // A single device exchanges nothing, so where groups begin makes no difference.
+  const bool alone = devices.size() == 1;
+  const OpenGroups open{!request.forward_starts && !alone, !request.backward_ends && !alone};
+  Evaluator evaluate(graph, batch, cost, most_evaluations);
+  if (grids.size() == 1 && !open.forward && !open.backward) return Choice{layout, evaluate(layout)};
+  Choice best = search(grids, devices, layout, open, evaluate);
+  if (best.seconds == kImpossible)
+    return base::error(ErrorCode::kOutOfMemory, "no way was found to cut layers {} to {} over {} devices that fits their memory; use more workers, "
+                       "more subdivisions or a smaller image", graph[graph.first_layer()].source, graph.layers.back().source, devices.size());
+  return best;
+}
+
+}  // namespace
+
+base::Result<Layout> choose_layout(const Graph& graph, Index batch, const LayoutRequest& request, const std::vector<Device>& devices, int participants,
+                                   const Cost& cost) {
+  TESSERA_ASSIGN(Choice choice, choose(graph, batch, request, devices, participants, cost, kMostEvaluations));
+  return std::move(choice.layout);
+}
+
+std::optional<SmallerCluster> faster_with_fewer(const Graph& graph, Index batch, const LayoutRequest& request, const std::vector<Device>& devices,
+                                                double seconds, const MembersCost& cost) {
+  LayoutRequest any_grid = request;
+  any_grid.rows = any_grid.columns = 0, any_grid.samples = 1;
+  std::vector<Device> fastest = devices;
+  std::stable_sort(fastest.begin(), fastest.end(), [](const Device& a, const Device& b) { return a.speed > b.speed; });
+  std::optional<SmallerCluster> best;
+  for (std::size_t count = 1; count < devices.size(); count += (count + 3) / 4) {  // 1 to 5, then ever larger steps
+    std::vector<int> members = {0};
+    std::vector<Device> part;
+    for (std::size_t i = 0; i < count; ++i) {
+      const bool coordinator = fastest[i].participant == 0;
+      if (!coordinator) members.push_back(fastest[i].participant);
+      part.push_back({coordinator ? 0 : static_cast<int>(members.size()) - 1, fastest[i].speed});
+    }
+    const auto choice = choose(graph, batch, any_grid, part, static_cast<int>(members.size()), [&](const Plan& plan) { return cost(plan, members); },
+                               kEvaluationsForFewer);
+    if (choice && choice->seconds < kFewerGain * seconds && (!best || choice->seconds < best->seconds))
+      best = SmallerCluster{static_cast<int>(count), choice->seconds};
+  }
+  return best;
+}
+
+}  // namespace tessera::plan

@@ -1,0 +1,65 @@
+// Which boxes every participant computes, and which it fetches from whom: the geometry behind a program.
+#pragma once
+
+#include <vector>
+
+#include "graph/graph.hpp"
+#include "plan/plan.hpp"
+#include "program/program.hpp"
+
+namespace tessera::program {
+
+// One box that participant `from` owns and `to` lacks.
+struct Fetch {
+  int node = 0;
+  int from = 0, to = 0;
+  Box box;
+  friend bool operator==(const Fetch&, const Fetch&) = default;
+};
+
+struct Regions {
+  // [node][participant], empty boxes where there is nothing.
+  using Table = std::vector<std::vector<Box>>;
+
+  // Computed by the forward pass: the hull of the owned box and what later layers of the same group read. Empty for
+  // input nodes.
+  Table computed;
+  // computed plus everything fetched in the forward pass (hull), and also what back-propagation fetches (hull).
+  Table forward_held;
+  Table held;
+  // The delta of a tensor that a participant needs: the owned box and what earlier layers of the same backward group
+  // touch. Empty for tensors that back-propagation does not reach.
+  Table delta;
+  // Winners of max-pools that a participant holds: computed plus fetched.
+  Table winners;
+
+  // [group]: the fetches before a group's first layer. Forward: of stored tensors.
+  std::vector<std::vector<Fetch>> forward_fetches;
+  // Backward, before a group's last layer: of stored tensors (batch-norm and activations need them wherever the delta
+  // is), of winners, and of deltas that later groups finished.
+  std::vector<std::vector<Fetch>> stored_fetches;
+  std::vector<std::vector<Fetch>> winner_fetches;
+  std::vector<std::vector<Fetch>> delta_fetches;
+
+  std::vector<int> forward_group;   // of each node; -1 for inputs
+  std::vector<int> backward_group;
+  std::vector<graph::DeltaSources> sources;  // of each node
+
+  const Box& at(const Table& table, int node, int participant) const {
+    return table[static_cast<std::size_t>(node)][static_cast<std::size_t>(participant)];
+  }
+};
+
+// The part of inputs[use.input]'s delta that a participant computes at use.layer: all it needs when both layers are in
+// one backward group, else only what it owns.
+Box contribution_box(const Regions& regions, const plan::Plan& plan, const graph::Use& use, int node, int participant);
+
+// True when the delta of `node` comes from outside the range alone: then it is fetched from the coordinator directly.
+bool only_external(const graph::DeltaSources& sources);
+
+// Back-propagation through this layer reads its stored tensor: batch norm, or an activation that is not linear.
+bool backward_reads_stored(const graph::Layer& layer);
+
+Regions regions(const graph::Graph& graph, const plan::Plan& plan, Mode mode);
+
+}  // namespace tessera::program

@@ -1,0 +1,83 @@
+// main() of every test program. Counts test cases for run_tests.sh and holds every case to the project's rules: one
+// that is skipped or that asserts nothing has failed.
+#define DOCTEST_CONFIG_IMPLEMENT
+#include <doctest/doctest.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+
+#include "tests/support/seed.hpp"
+
+namespace tessera::testing {
+
+std::uint64_t seed() {
+  const char* text = std::getenv("TESSERA_SEED");
+  return text ? std::strtoull(text, nullptr, 0) : kDefaultSeed;
+}
+
+namespace {
+
+struct Counts {
+  int passed = 0;
+  int failed = 0;
+};
+Counts counts;
+
+void fail(const doctest::TestCaseData& test, const char* reason) {
+  std::printf("%s:%u: FAILED: \"%s\" %s\n", test.m_file.c_str(), test.m_line, test.m_name, reason);
+  ++counts.failed;
+}
+
+class CountingListener : public doctest::IReporter {
+ public:
+  explicit CountingListener(const doctest::ContextOptions&) : process_(getpid()) {}
+
+  void test_case_start(const doctest::TestCaseData& test) override { current_ = &test; }
+  void test_case_end(const doctest::CurrentTestCaseStats& stats) override {
+    if (!stats.testCaseSuccess)
+      ++counts.failed;
+    else if (stats.numAssertsCurrentTest == 0)
+      fail(*current_, "asserts nothing");
+    else
+      ++counts.passed;
+  }
+  // doctest reports cases that a filter on the command line leaves out in the same way; those are not failures.
+  void test_case_skipped(const doctest::TestCaseData& test) override {
+    if (test.m_skip) fail(test, "is skipped");
+  }
+  // doctest calls this when a signal ends the program, too, with the case it hit counted as failed. A child process
+  // that a test has forked does not speak for the run.
+  void test_run_end(const doctest::TestRunStats&) override {
+    const char* path = std::getenv("TESSERA_TEST_COUNTS");
+    if (path && getpid() == process_) std::ofstream(path) << counts.passed << ' ' << counts.failed << '\n';
+  }
+
+  void report_query(const doctest::QueryData&) override {}
+  void test_run_start() override {}
+  void test_case_reenter(const doctest::TestCaseData&) override {}
+  void test_case_exception(const doctest::TestCaseException&) override {}
+  void subcase_start(const doctest::SubcaseSignature&) override {}
+  void subcase_end() override {}
+  void log_assert(const doctest::AssertData&) override {}
+  void log_message(const doctest::MessageData&) override {}
+
+ private:
+  const pid_t process_;
+  const doctest::TestCaseData* current_ = nullptr;
+};
+
+REGISTER_LISTENER("counting", 1, CountingListener);
+
+}  // namespace
+}  // namespace tessera::testing
+
+int main(int argc, char** argv) {
+  doctest::Context context(argc, argv);
+  std::printf("seed %llu (TESSERA_SEED=n repeats another run)\n",
+              static_cast<unsigned long long>(tessera::testing::seed()));
+  std::fflush(stdout);
+  const int status = context.run();
+  return status != 0 ? status : tessera::testing::counts.failed > 0;
+}

@@ -1,0 +1,267 @@
+// .data files, label files and the samples made of them.
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <opencv2/imgcodecs.hpp>
+
+#include "darknet/batch_loader.hpp"
+#include "darknet/classifier_data.hpp"
+#include "darknet/data_file.hpp"
+#include "darknet/detection_data.hpp"
+#include "darknet/image_file.hpp"
+#include "darknet/label_file.hpp"
+#include "darknet/sample_rng.hpp"
+#include "darknet/text.hpp"
+
+using namespace tessera::darknet;
+
+namespace {
+
+class Folder {
+ public:
+  Folder() {
+    std::string pattern = (std::filesystem::temp_directory_path() / "tessera-data-XXXXXX").string();
+    REQUIRE(::mkdtemp(pattern.data()) != nullptr);
+    path_ = pattern;
+    std::filesystem::create_directories(path_ / "images");
+    std::filesystem::create_directories(path_ / "labels");
+  }
+  ~Folder() { std::filesystem::remove_all(path_); }
+  std::string operator/(const std::string& name) const { return (path_ / name).string(); }
+
+ private:
+  std::filesystem::path path_;
+};
+
+void write(const std::string& path, const std::string& text) { std::ofstream(path, std::ios::binary) << text; }
+
+}  // namespace
+
+TEST_CASE("the label file: only whole folder names are replaced, the last one of them") {
+  CHECK(label_path("data/images/a.jpg") == "data/labels/a.txt");
+  CHECK(label_path("/my_images/set/images/a.b.png") == "/my_images/set/labels/a.b.txt");
+  CHECK(label_path("images/old_images/images/x.jpeg") == "images/old_images/labels/x.txt");
+  CHECK(label_path("VOC/JPEGImages/1.jpg") == "VOC/labels/1.txt");
+  CHECK(label_path("my_images/1.jpg") == "my_images/1.txt");
+  CHECK(label_path("images.jpg") == "images.txt");
+}
+
+TEST_CASE("labels are read strictly and judged") {
+  const Folder folder;
+  write(folder / "good.txt", "0 0.5 0.25 0.1 0.2\r\n\n  1\t.5 .5 1 1\n");
+  const auto good = read_labels(folder / "good.txt");
+  REQUIRE(good);
+  REQUIRE(good->size() == 2);
+  CHECK((*good)[0].y == 0.25f);
+  CHECK((*good)[1].class_id == 1);
+  CHECK((*good)[1].line == 3);
+  for (const char* bad :
+       {"0 0.5 0.5 0.1", "0 0.5 0.5 0.1 0.1 0.1", "cat 0.5 0.5 0.1 0.1", "0 a 0.5 0.1 0.1", "0.5 0.5 0.5 0.1 0.1"}) {
+    CAPTURE(bad);
+    write(folder / "bad.txt", std::string("0 .5 .5 .1 .1\n") + bad + "\n");
+    const auto labels = read_labels(folder / "bad.txt");
+    REQUIRE_FALSE(labels);
+    CHECK(labels.error().message.find("bad.txt:2: ") != std::string::npos);
+  }
+  CHECK(read_labels(folder / "none.txt").error().code == tessera::base::ErrorCode::kNotFound);
+  CHECK(label_mistake({0, 0.5f, 0.5f, 0.1f, 0.1f, 1}, 1).empty());
+  CHECK(label_mistake({0, 0.5f, 0.5f, 1.0005f, 0.1f, 1}, 1).empty());
+  CHECK_FALSE(label_mistake({1, 0.5f, 0.5f, 0.1f, 0.1f, 1}, 1).empty());
+  CHECK_FALSE(label_mistake({-1, 0.5f, 0.5f, 0.1f, 0.1f, 1}, 1).empty());
+  CHECK_FALSE(label_mistake({0, 1.5f, 0.5f, 0.1f, 0.1f, 1}, 1).empty());
+  CHECK_FALSE(label_mistake({0, 0.5f, 0.5f, 0.0f, 0.1f, 1}, 1).empty());
+  CHECK_FALSE(label_mistake({0, 0.5f, 0.5f, NAN, 0.1f, 1}, 1).empty());
+}
+
+TEST_CASE(".data files: known keys, defaults, lines in errors") {
+  const auto data = parse_data_file("x.data", {"classes= 4", "train  = a/train.txt # comment", "", "names = x.names"});
+  REQUIRE(data);
+  CHECK(data->classes == 4);
+  CHECK(data->train == "a/train.txt");
+  CHECK(data->backup == "./backup");
+  CHECK(data->where("names") == "x.data:4");
+  CHECK(data->where("valid") == "x.data");
+  CHECK(parse_data_file("x.data", {"clases=4"}).error().message ==
+        "x.data:1: there is no key 'clases'; did you mean 'classes'?");
+  CHECK(
+      parse_data_file("x.data", {"", "classes=no"}).error().message.rfind("x.data:2: classes=no is no good value", 0) ==
+      0);
+  CHECK(parse_data_file("x.data", {"train"}).error().message.rfind("x.data:1: 'train' is no option", 0) == 0);
+}
+
+TEST_CASE("a placement moves boxes as it moves the picture") {
+  const BatchShape shape{1, 100, 100, 3, 0};
+  Placement p;
+  p.width = 50;
+  p.height = 100;
+  p.left = 25;
+  p.top = 0;
+  const std::vector<Label> one = {{3, 0.5f, 0.5f, 0.4f, 0.2f, 1}};
+  auto placed = place_labels(one, p, shape);
+  REQUIRE(placed.size() == 1);
+  CHECK(placed[0].class_id == 3);
+  CHECK(placed[0].x == doctest::Approx(0.5));
+  CHECK(placed[0].w == doctest::Approx(0.2));
+  CHECK(placed[0].h == doctest::Approx(0.2));
+
+  p.left = 50;
+  p.flip = true;
+  placed = place_labels({{0, 0.25f, 0.5f, 0.2f, 0.2f, 1}}, p, shape);  // centre at (50 + 12.5) / 100, mirrored
+  CHECK(placed[0].x == doctest::Approx(1 - 0.625));
+
+  p.flip = false;
+  p.left = -20;
+  p.width = 100;
+  placed = place_labels({{0, 0.2f, 0.5f, 0.2f, 0.2f, 1}, {0, 0.1f, 0.5f, 0.2f, 0.2f, 2}}, p, shape);
+  REQUIRE(placed.size() == 1);  // the first is cut to 0..0.1, of the second nothing is left
+  CHECK(placed[0].x == doctest::Approx(0.05));
+  CHECK(placed[0].w == doctest::Approx(0.1));
+}
+
+TEST_CASE("drawn placements stay within the jitter and differ from sample to sample") {
+  const BatchShape shape{1, 96, 96, 3, 0};
+  int flips = 0;
+  for (std::uint64_t sample = 0; sample < 1000; ++sample) {
+    CAPTURE(sample);
+    SampleRng rng(5, sample);
+    const Placement p = draw_placement(rng, {0.2f, 0.1f, 1.5f, 1.5f}, 200, 100, shape);
+    const double aspect = static_cast<double>(p.width) / p.height;
+    CHECK(aspect >= 160.0 / 120 - 1e-3);
+    CHECK(aspect <= 240.0 / 80 + 1e-3);
+    CHECK(p.width == 96);
+    CHECK(p.top >= 0);
+    CHECK(p.top + p.height <= 96.001f);
+    CHECK(std::abs(p.hue) <= 0.1f);
+    CHECK(p.saturation >= 1 / 1.5f - 1e-6f);
+    CHECK(p.saturation <= 1.5f);
+    flips += p.flip;
+  }
+  CHECK(flips > 400);
+  CHECK(flips < 600);
+}
+
+TEST_CASE("colour distortion: identity, grey stays grey, hue turns the wheel, values stay in range") {
+  std::vector<float> planes = {0.9f, 0.2f, 0.5f, /* g */ 0.1f, 0.8f, 0.5f, /* b */ 0.3f, 0.6f, 0.5f};
+  const std::vector<float> before = planes;
+  distort_colours(planes.data(), 3, 0, 1, 1);
+  for (std::size_t i = 0; i < planes.size(); ++i) CHECK(planes[i] == doctest::Approx(before[i]).epsilon(1e-5));
+  distort_colours(planes.data(), 3, 0.3f, 1.4f, 1);
+  CHECK(planes[2] == doctest::Approx(0.5));
+  CHECK(planes[5] == doctest::Approx(0.5));
+  std::vector<float> red = {1, 0, 0};
+  distort_colours(red.data(), 1, 1.0f / 3, 1, 1);
+  CHECK(red[0] == doctest::Approx(0).epsilon(1e-5));
+  CHECK(red[1] == doctest::Approx(1));
+  std::vector<float> bright = {0.9f, 0.2f, 0.1f};
+  distort_colours(bright.data(), 1, 0, 3, 3);
+  for (const float value : bright) {
+    CHECK(value >= 0);
+    CHECK(value <= 1);
+  }
+}
+
+TEST_CASE("samples: the box stays on the object, results depend on seed and number only") {
+  const Folder folder;
+  cv::Mat picture(60, 90, CV_8UC3, cv::Scalar(0, 0, 0));
+  picture(cv::Rect(30, 20, 20, 20)).setTo(cv::Scalar(255, 255, 255));
+  REQUIRE(cv::imwrite(folder / "images/a.png", picture));
+  write(folder / "labels/a.txt", "1 0.444444 0.5 0.222222 0.333333\n");
+  const BatchShape shape{4, 64, 64, 3, 10};
+  DetectionData data({folder / "images/a.png"}, 2, {0.2f, 0, 1, 1}, 9);
+  for (std::uint64_t sample = 0; sample < 20; ++sample) {
+    CAPTURE(sample);
+    std::vector<float> input(shape.input_columns()), again(input.size()), truth(10, 0.0f), truth_again(10, 0.0f);
+    REQUIRE(data.make(sample, shape, input.data(), truth.data()));
+    REQUIRE(data.make(sample, shape, again.data(), truth_again.data()));
+    CHECK(std::memcmp(input.data(), again.data(), input.size() * sizeof(float)) == 0);
+    CHECK(truth == truth_again);
+    CHECK(truth[4] == 1);
+    CHECK(truth[5] == 0);
+    // Centre of the bright pixels = centre of the box, up to the whole pixels upstream's placement is cut to.
+    double sum = 0, x_sum = 0, y_sum = 0;
+    for (int y = 0; y < 64; ++y)
+      for (int x = 0; x < 64; ++x) {
+        const float value = input[static_cast<std::size_t>(y) * 64 + x] > 0.75f ? 1.0f : 0.0f;
+        sum += value;
+        x_sum += value * (x + 0.5);
+        y_sum += value * (y + 0.5);
+      }
+    REQUIRE(sum > 0);
+    CHECK(std::abs(x_sum / sum / 64 - truth[0]) < 1.6 / 64);
+    CHECK(std::abs(y_sum / sum / 64 - truth[1]) < 1.6 / 64);
+  }
+  DetectionData other({folder / "images/a.png"}, 2, {0.2f, 0, 1, 1}, 10);
+  std::vector<float> a(shape.input_columns()), b(a.size()), truth(10, 0.0f);
+  REQUIRE(data.make(0, shape, a.data(), truth.data()));
+  REQUIRE(other.make(0, shape, b.data(), truth.data()));
+  CHECK(a != b);
+}
+
+TEST_CASE("unreadable pictures and bad labels are replaced and reported once") {
+  const Folder folder;
+  REQUIRE(cv::imwrite(folder / "images/a.png", cv::Mat(8, 8, CV_8UC3, cv::Scalar(9, 9, 9))));
+  REQUIRE(cv::imwrite(folder / "images/b.png", cv::Mat(8, 8, CV_8UC3, cv::Scalar(9, 9, 9))));
+  write(folder / "labels/b.txt", "7 .5 .5 .1 .1\n");
+  write(folder / "images/c.png", "nothing");
+  const BatchShape shape{1, 16, 16, 3, 5};
+  DetectionData data({folder / "images/a.png", folder / "images/b.png", folder / "images/c.png"}, 2, {}, 1);
+  std::vector<float> input(shape.input_columns()), truth(5, 0.0f);
+  for (std::uint64_t sample = 0; sample < 50; ++sample) REQUIRE(data.make(sample, shape, input.data(), truth.data()));
+  const auto problems = data.new_problems();
+  REQUIRE(problems.size() == 2);
+  CHECK(data.new_problems().empty());
+  DetectionData hopeless({folder / "images/c.png"}, 2, {}, 1);
+  CHECK_FALSE(hopeless.make(0, shape, input.data(), truth.data()));
+}
+
+TEST_CASE("the loader gives batches in order, whatever the threads do, and passes errors on") {
+  const BatchShape shape{16, 2, 2, 3, 1};
+  BatchLoader loader(
+      [](std::uint64_t sample, const BatchShape& s, float* input, float* truth) -> tessera::base::Status {
+        if (sample >= 48) return tessera::base::error(tessera::base::ErrorCode::kIo, "no more");
+        std::fill_n(input, s.input_columns(), static_cast<float>(sample));
+        *truth = static_cast<float>(sample) + 0.5f;
+        return {};
+      },
+      4);
+  loader.request(0, shape);
+  for (std::uint64_t batch = 0; batch < 3; ++batch) {
+    loader.request(batch + 1, shape);
+    const auto taken = loader.take();
+    REQUIRE(taken);
+    CHECK(taken->X.rows == 16);
+    CHECK(taken->X.cols == 12);
+    for (int row = 0; row < 16; ++row) {
+      CHECK(taken->X.vals[row][11] == static_cast<float>(batch * 16 + static_cast<std::uint64_t>(row)));
+      CHECK(taken->y.vals[row][0] == static_cast<float>(batch * 16 + static_cast<std::uint64_t>(row)) + 0.5f);
+    }
+  }
+  CHECK(loader.take().error().message == "no more");
+}
+
+TEST_CASE("a path's class is the label in it, the longest of several") {
+  const std::vector<std::string> labels = {"man", "woman", "cat", "dog"};
+  CHECK(class_of_path("pictures/man/1.jpg", labels) == 0);
+  CHECK(class_of_path("pictures/woman/1.jpg", labels) == 1);
+  CHECK(class_of_path("pictures/bird/1.jpg", labels) == -1);
+  CHECK(class_of_path("cat/dog.jpg", labels) == -1);
+}
+
+TEST_CASE("image sizes come from headers") {
+  const Folder folder;
+  const cv::Mat picture(31, 47, CV_8UC3, cv::Scalar(1, 2, 3));
+  for (const char* name : {"a.jpg", "a.png", "a.bmp", "a.tif"}) {
+    CAPTURE(name);
+    REQUIRE(cv::imwrite(folder / name, picture));
+    const auto size = read_image_size(folder / name);
+    REQUIRE(size);
+    CHECK(size->width == 47);
+    CHECK(size->height == 31);
+  }
+  write(folder / "short.jpg", "\xFF\xD8\xFF");
+  CHECK_FALSE(read_image_size(folder / "short.jpg"));
+  CHECK_FALSE(read_image_size(folder / "none.jpg"));
+}
