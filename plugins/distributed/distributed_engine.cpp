@@ -200,6 +200,8 @@ Result<std::unique_ptr<darknet::Engine>> attach_distributed(network* net, const 
     session.socket_directory = local->directory();
   } else if (!settings.cluster_file.empty()) {
     TESSERA_ASSIGN(session.workers, cluster::read_cluster_file(settings.cluster_file));
+    for (auto& worker : session.workers)
+      if (worker.threads == 0) worker.threads = settings.threads;
   }
   session.threads = settings.threads > 0 ? settings.threads : cores();
   const std::size_t workers = session.workers.size();

@@ -35,13 +35,6 @@ std::uint64_t random_number() {
   return (static_cast<std::uint64_t>(device()) << 32) | device();
 }
 
-std::uint64_t parameters_hash(const exec::Parameters& parameters) {
-  wire::ContentHasher hasher;
-  for (const auto& layer : parameters.layers)
-    for (const auto& array : exec::arrays(layer)) hasher.add(std::as_bytes(array));
-  return hasher.value();
-}
-
 const char* mode_name(program::Mode mode) { return mode == program::Mode::kTrain ? "train" : "test"; }
 
 base::Result<std::string> coordinator_bind(const SessionOptions& options) {
@@ -69,7 +62,7 @@ base::Result<std::unique_ptr<Coordinator>> Coordinator::start(const graph::Graph
     TESSERA_ASSIGN(endpoint, transport::make_zmq_endpoint(zmq));
   }
   std::unique_ptr<Coordinator> self(new Coordinator(graph, parameters, std::move(options), std::move(endpoint), session));
-  const std::uint64_t hash = parameters_hash(parameters);
+  const std::uint64_t hash = exec::parameters_hash(parameters);
   int number = 0;
   for (const auto& spec : self->options_.workers) {
     Worker worker;
@@ -97,13 +90,17 @@ Coordinator::~Coordinator() {
 
 Status Coordinator::open_worker(Worker& worker, std::uint64_t hash, const transport::SessionToken& token) {
   const auto& spec = worker.spec;
-  auto client = transport::connect_control(spec.address, "coordinator", Deadline::after(kConnectPatience));
+  const auto patience = options_.socket_directory.empty() ? kConnectPatience : kLocalStartPatience;
+  auto client = transport::connect_control(spec.address, "coordinator", Deadline::after(patience));
   if (!client)
     return base::error(client.error().code, "worker {}: {}; is `darknet worker -listen {}` running there?", spec.name, client.error().message, spec.address);
   worker.link = std::make_unique<WorkerLink>(spec.name, std::move(*client), [this] { mailbox_.abort(); });
   worker.link->post(wire::control_text("hello", {{"protocol", kProtocol}}));
   TESSERA_ASSIGN(const auto welcome, worker.link->await("welcome", Deadline::after(kConnectPatience)));
   const wire::Fields fields(welcome);
+  if (const auto protocol = fields.integer("protocol"); !protocol || *protocol != kProtocol)
+    return base::error(ErrorCode::kProtocol, "worker {} speaks protocol {}, this coordinator {}; install the same version of darknet on both", spec.name,
+                       protocol ? fmt::to_string(*protocol) : "none", kProtocol);
   TESSERA_ASSIGN(const auto cores, fields.integer("cores", 1, 1 << 16));
   TESSERA_ASSIGN(worker.memory_bytes, fields.unsigned_integer("memory_bytes"));
   worker.cores = static_cast<int>(cores);
@@ -130,19 +127,27 @@ Status Coordinator::open_worker(Worker& worker, std::uint64_t hash, const transp
 }
 
 Status Coordinator::send_parameters(const std::vector<Worker*>& to) {
-  if (to.empty()) return {};
-  std::vector<std::byte> bytes(exec::parameter_bytes(parameters_));
-  exec::write_parameters(parameters_, bytes);
-  for (Worker* worker : to)
-    for (std::size_t offset = 0; offset < bytes.size(); offset += kParameterPieceBytes) {
+  const std::size_t total = exec::parameter_bytes(parameters_);
+  for (std::size_t offset = 0; offset < total; offset += kParameterPieceBytes) {
+    const std::size_t size = std::min(kParameterPieceBytes, total - offset);
+    for (Worker* worker : to) {
       std::vector<Frame> blobs;
-      blobs.push_back(Frame::copy_of(std::span(bytes).subspan(offset, std::min(kParameterPieceBytes, bytes.size() - offset))));
+      blobs.push_back(Frame::allocate(size));
+      exec::write_parameters(parameters_, offset, blobs[0].bytes());
       worker->link->post(wire::control_text("parameters", {{"offset", offset}}), std::move(blobs));
     }
-  const std::string hash = wire::hash_to_text(wire::content_hash(bytes));
+    // A few pieces on the way are enough; more would only fill memory.
+    if (offset / kParameterPieceBytes < kParameterPiecesAhead) continue;
+    for (Worker* worker : to) {
+      const auto taken = worker->link->await("parameters_taken", Deadline::after(kAnswerPatience));
+      if (!taken) return tl::unexpected(taken.error());
+    }
+  }
+  const std::string hash = wire::hash_to_text(exec::parameters_hash(parameters_));
   for (Worker* worker : to) {
     TESSERA_ASSIGN(const auto loaded, worker->link->await("parameters_loaded", Deadline::after(kAnswerPatience)));
     if (loaded.body.value("hash", "") != hash) return base::error(ErrorCode::kProtocol, "worker {} received other weights than were sent", worker->spec.name);
+    worker->link->forget_messages();  // the last pieces' receipts
   }
   return {};
 }

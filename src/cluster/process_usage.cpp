@@ -1,9 +1,9 @@
 #include "cluster/process_usage.hpp"
 
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <fstream>
+#include <string>
 
 namespace tessera::cluster {
 
@@ -14,9 +14,14 @@ std::uint64_t resident_bytes() {
 }
 
 std::uint64_t peak_resident_bytes() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return static_cast<std::uint64_t>(usage.ru_maxrss) * 1024;
+  // Not getrusage(): its maximum includes the process that started this one.
+  std::ifstream status("/proc/self/status");
+  std::string word;
+  std::uint64_t kilobytes = 0;
+  while (status >> word && word != "VmHWM:") {
+  }
+  status >> kilobytes;
+  return kilobytes * 1024;
 }
 
 std::uint64_t physical_memory_bytes() {

@@ -1,13 +1,13 @@
 // The control protocol between coordinator and worker: JSON messages over transport/control.hpp, named here in one place.
 //
 //   coordinator                                   worker
-//   hello {protocol, build}               →
-//                                         ←       welcome {name, cores, memory_bytes, build} | refuse {reason}
+//   hello {protocol}                      →
+//                                         ←       welcome {name, cores, memory_bytes, protocol} | refuse {reason}
 //   open {session, token, number, graph, parameters_hash, parameters_bytes, backend, threads, data_bind}
 //                                         →
 //                                         ←       opened {data_address, has_parameters}
 //   parameters {offset} + blob, repeated  →       (only when it does not have them)
-//                                         ←       parameters_loaded {hash}
+//                                         ←       parameters_taken {offset}, each; parameters_loaded {hash}, at the end
 //   connect {peers: [[number, address]]}  →
 //                                         ←       connected
 //   plan {key, members, graph, plan, mode, fingerprint}
@@ -39,10 +39,14 @@ inline constexpr base::Milliseconds kWorkerSilence{2400};
 inline constexpr base::Milliseconds kCoordinatorSilence{10000};
 // One answer to one command, when the worker's beats show that it lives.
 inline constexpr base::Milliseconds kAnswerPatience{60000};
-inline constexpr base::Milliseconds kConnectPatience{4000};
+// Short enough for a mistake in a cluster file to show within 5 s.
+inline constexpr base::Milliseconds kConnectPatience{3000};
+// Until a worker that was just started on this machine listens: a small computer loads the program for seconds.
+inline constexpr base::Milliseconds kLocalStartPatience{30000};
 // One wait for a piece of a tensor.
 inline constexpr base::Milliseconds kPiecePatience{120000};
 // Pieces in which parameters travel, small enough for beats to pass between them.
 inline constexpr std::size_t kParameterPieceBytes = std::size_t{1} << 20;
+inline constexpr std::size_t kParameterPiecesAhead = 4;
 
 }  // namespace tessera::cluster

@@ -3,6 +3,7 @@
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
+#include <filesystem>
 #include <mutex>
 #include <thread>
 
@@ -29,6 +30,27 @@ std::string host_name() {
   char name[256] = "";
   gethostname(name, sizeof name - 1);
   return name;
+}
+
+// A socket for IPv6 and IPv4 reports 127.0.0.1 as [::ffff:127.0.0.1], which is no address of this machine alone in a
+// cluster file.
+std::string as_people_write_it(const std::string& address) {
+  constexpr std::string_view kMapped = "::ffff:";
+  const auto parsed = transport::parse_address(address);
+  if (!parsed || !parsed->host.starts_with(kMapped)) return address;
+  return transport::with_host(address, parsed->host.substr(kMapped.size())).value_or(address);
+}
+
+// A coordinator that was killed leaves the directory behind that it made for its local workers' sockets, among them this
+// one's. Only sockets are removed: a directory that holds anything else stays.
+void remove_socket_directory(const std::string& listen) {
+  constexpr std::string_view kScheme = "ipc://";
+  if (!listen.starts_with(kScheme)) return;
+  const auto directory = std::filesystem::path(listen.substr(kScheme.size())).parent_path();
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator(directory, ignored))
+    if (entry.is_socket(ignored)) std::filesystem::remove(entry.path(), ignored);
+  std::filesystem::remove(directory, ignored);
 }
 
 // The thread that owns the control socket. Sessions compute in threads of their own and hand it their answers.
@@ -127,7 +149,10 @@ class Server {
   void watch() {
     if (coordinator_ != 0 && Clock::now() - last_heard_ > kCoordinatorSilence) end_session("the coordinator is silent");
     if (options_.once && coordinator_ == 0 && Clock::now() - idle_since_ > kIdlePatience) finished_ = true;
-    if (options_.parent != 0 && getppid() != options_.parent) finished_ = true;
+    if (options_.parent != 0 && getppid() != options_.parent) {
+      finished_ = true;
+      remove_socket_directory(control_->address());
+    }
   }
 
   void end_session(const std::string& why) {
@@ -165,7 +190,7 @@ Status serve(const WorkerOptions& options, const std::atomic<bool>& stop, void (
     return base::error(ErrorCode::kInvalidArgument,
                        "{} can be reached from other machines and nothing protects it; in a network you trust add -insecure", options.listen);
   TESSERA_ASSIGN(auto control, transport::listen_control(options.listen));
-  announce(control->address());
+  announce(as_people_write_it(control->address()));
   return Server(options, stop, std::move(control)).serve();
 }
 

@@ -1,5 +1,7 @@
 #include "cluster/worker_session.hpp"
 
+#include <spdlog/spdlog.h>
+
 #include <cstring>
 
 #include "cluster/process_usage.hpp"
@@ -76,6 +78,7 @@ base::Result<std::unique_ptr<WorkerSession>> WorkerSession::open(const wire::Con
     result->executor_.remember();
   }
   known = {};
+  spdlog::info("weights: {}", has ? "those of an earlier session, nothing to receive" : fmt::format("{} bytes to receive", exec::parameter_bytes(parameters)));
   result->reply_(wire::control_text("opened", {{"data_address", address}, {"has_parameters", has}}));
   result->thread_ = std::thread([session_ptr = result.get()] { session_ptr->work(); });
   return result;
@@ -106,7 +109,7 @@ KnownParameters WorkerSession::finish() {
   KnownParameters known;
   known.bytes.resize(exec::parameter_bytes(storage_.parameters()));
   exec::write_parameters(storage_.parameters(), known.bytes);
-  known.hash = wire::content_hash(known.bytes);
+  known.hash = exec::parameters_hash(storage_.parameters());
   return known;
 }
 
@@ -179,18 +182,19 @@ Status WorkerSession::execute(const Command& command) {
 
 Status WorkerSession::take_parameters(const Command& command) {
   const Fields fields(command.message);
-  const std::size_t total = exec::parameter_bytes(storage_.parameters());
+  const auto& parameters = storage_.parameters();
+  const std::size_t total = exec::parameter_bytes(parameters);
   TESSERA_ASSIGN(const auto offset, fields.unsigned_integer("offset"));
-  if (command.blobs.size() != 1 || offset != arriving_.size() || command.blobs[0].size() > total - offset)
+  if (offset == 0) arrived_ = 0;
+  if (command.blobs.size() != 1 || offset != arrived_ || command.blobs[0].size() > total - offset)
     return base::error(ErrorCode::kProtocol, "parameters do not fit the graph");
-  const auto bytes = command.blobs[0].bytes();
-  arriving_.insert(arriving_.end(), bytes.begin(), bytes.end());
-  if (arriving_.size() < total) return {};
-  exec::read_parameters(arriving_, storage_.parameters());
+  exec::read_parameters(command.blobs[0].bytes(), offset, parameters);
+  arrived_ += command.blobs[0].size();
+  reply_(wire::control_text("parameters_taken", {{"offset", arrived_}}));
+  if (arrived_ < total) return {};
   executor_.weights_changed();
   executor_.remember();
-  reply_(wire::control_text("parameters_loaded", {{"hash", wire::hash_to_text(wire::content_hash(arriving_))}}));
-  arriving_ = {};
+  reply_(wire::control_text("parameters_loaded", {{"hash", wire::hash_to_text(exec::parameters_hash(parameters))}}));
   return {};
 }
 

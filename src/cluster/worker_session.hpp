@@ -79,7 +79,7 @@ class WorkerSession {
   base::ThreadPool pool_;
   exec::ParameterStorage storage_;
   exec::Executor executor_;
-  std::vector<std::byte> arriving_;  // parameters, until all are here
+  std::size_t arrived_ = 0;  // bytes of parameters
   std::map<int, Loaded> plans_;
   int current_ = -1;
   bool failed_ = false;  // since then commands are skipped until `abort`

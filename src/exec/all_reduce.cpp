@@ -33,10 +33,16 @@ class Bucket {
         shards_(shards(begin, std::min(values.size(), begin + kBucketElements), contributes.size())),
         first_transfer_(number * 2 * static_cast<std::uint32_t>(participants_)) {}
 
+  // This participant's parts to their owners.
+  base::Status scatter() {
+    if (!contributes_[static_cast<std::size_t>(self_)]) return {};
+    for (int to = 0; to < participants_; ++to)
+      if (to != self_) TESSERA_TRY(send(to, to, 0));
+    return {};
+  }
+
+  // The sum of its own shard, to everybody.
   base::Status reduce() {
-    if (contributes_[static_cast<std::size_t>(self_)])
-      for (int to = 0; to < participants_; ++to)
-        if (to != self_) TESSERA_TRY(send(to, to, 0));
     const auto own = shard(self_);
     std::vector<float> sum(own.size());
     for (int from = 0; from < participants_; ++from) {
@@ -58,6 +64,7 @@ class Bucket {
     return {};
   }
 
+  // Everybody else's shards.
   base::Status gather() {
     for (int from = 0; from < participants_; ++from) {
       const auto target = shard(from);
@@ -99,11 +106,14 @@ class Bucket {
 
 base::Status all_reduce(std::span<float> values, const std::vector<bool>& contributes, int self, Mailbox& mailbox) {
   if (contributes.size() < 2) return {};
-  std::uint32_t number = 0;
-  for (std::size_t begin = 0; begin < values.size(); begin += kBucketElements) {
-    Bucket bucket(values, contributes, self, mailbox, begin, number++);
-    TESSERA_TRY(bucket.reduce());
-    TESSERA_TRY(bucket.gather());
+  std::vector<Bucket> buckets;
+  for (std::size_t begin = 0; begin < values.size(); begin += kBucketElements)
+    buckets.emplace_back(values, contributes, self, mailbox, begin, static_cast<std::uint32_t>(buckets.size()));
+  // A bucket's parts leave before the one before it is waited for, so that there is always something on the way.
+  for (std::size_t i = 0; i < buckets.size() + 2; ++i) {
+    if (i < buckets.size()) TESSERA_TRY(buckets[i].scatter());
+    if (i >= 1 && i <= buckets.size()) TESSERA_TRY(buckets[i - 1].reduce());
+    if (i >= 2) TESSERA_TRY(buckets[i - 2].gather());
   }
   return {};
 }

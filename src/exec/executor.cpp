@@ -69,11 +69,6 @@ geometry::Index route_offset(const graph::Graph& graph, int node, int input) {
   return offset;
 }
 
-void grow(Box& largest, const Box& box) {
-  const auto axis = [](geometry::Range& a, const geometry::Range& b) { a = {0, std::max(a.size(), b.size())}; };
-  axis(largest.n, box.n), axis(largest.c, box.c), axis(largest.y, box.y), axis(largest.x, box.x);
-}
-
 }  // namespace
 
 Executor::Executor(const graph::Graph& graph, const Parameters& parameters, kernels::Backend backend, base::ThreadPool& pool)
@@ -116,14 +111,6 @@ base::Status Executor::load(const graph::Graph& graph, std::shared_ptr<const pro
 }
 
 base::Status Executor::load_convolutions(const program::Program& program, const graph::Graph& graph) {
-  std::vector<kernels::ConvolutionWork> work(graph.layers.size());
-  for (const auto* steps : {&program.forward, &program.backward})
-    for (const Step& step : *steps) {
-      auto& w = work[at(step.node)];
-      if (step.op == Op::kConvolution) grow(w.forward, step.box);
-      if (step.op == Op::kConvolutionData) grow(w.backward_data, step.box);
-      if (step.op == Op::kConvolutionWeights) grow(w.backward_weights, step.box);
-    }
   for (int node = 0; node < graph.size(); ++node) {
     const auto& layer = graph[node];
     if (!layer.trainable()) continue;
@@ -133,8 +120,16 @@ base::Status Executor::load_convolutions(const program::Program& program, const 
     if (!convolution || !(convolution->shape() == shape)) {
       TESSERA_ASSIGN(convolution, kernels::make_convolution(backend_, shape, pool_, scratch_));
     }
-    scratch_.reserve(convolution->scratch_bytes(work[at(node)]));
   }
+  for (const auto* steps : {&program.forward, &program.backward})
+    for (const Step& step : *steps) {
+      kernels::ConvolutionWork work;
+      if (step.op == Op::kConvolution) work.forward = step.box;
+      else if (step.op == Op::kConvolutionData) work.backward_data = step.box;
+      else if (step.op == Op::kConvolutionWeights) work.backward_weights = step.box;
+      else continue;
+      scratch_.reserve(convolutions_[at(step.node)]->scratch_bytes(work));
+    }
   return {};
 }
 

@@ -1,8 +1,10 @@
 #include "exec/parameters.hpp"
 
+#include <algorithm>
 #include <cstring>
 
 #include "base/check.hpp"
+#include "wire/hash.hpp"
 
 namespace tessera::exec {
 
@@ -51,6 +53,13 @@ ParameterStorage::ParameterStorage(const graph::Graph& graph) {
   }
 }
 
+std::uint64_t parameters_hash(const Parameters& parameters) {
+  wire::ContentHasher hasher;
+  for (const auto& layer : parameters.layers)
+    for (const auto& array : arrays(layer)) hasher.add(std::as_bytes(array));
+  return hasher.value();
+}
+
 std::size_t parameter_bytes(const Parameters& parameters) {
   std::size_t bytes = 0;
   for (const auto& layer : parameters.layers)
@@ -58,24 +67,41 @@ std::size_t parameter_bytes(const Parameters& parameters) {
   return bytes;
 }
 
-void write_parameters(const Parameters& parameters, std::span<std::byte> bytes) {
-  TESSERA_CHECK(bytes.size() == parameter_bytes(parameters), "{} bytes for {}", bytes.size(), parameter_bytes(parameters));
+namespace {
+
+// Calls copy(array bytes, piece offset, count) for every part of an array that lies in [offset, offset + size).
+template <typename Copy>
+void for_each_part(const Parameters& parameters, std::size_t offset, std::size_t size, Copy copy) {
+  TESSERA_CHECK(offset + size <= parameter_bytes(parameters), "{} bytes at {} of {}", size, offset, parameter_bytes(parameters));
   std::size_t at = 0;
   for (const auto& layer : parameters.layers)
     for (const auto& array : arrays(layer)) {
-      if (!array.empty()) std::memcpy(bytes.data() + at, array.data(), array.size_bytes());
+      const std::size_t begin = std::max(at, offset), end = std::min(at + array.size_bytes(), offset + size);
+      if (begin < end) copy(reinterpret_cast<std::byte*>(array.data()) + (begin - at), begin - offset, end - begin);
       at += array.size_bytes();
     }
 }
 
+}  // namespace
+
+void write_parameters(const Parameters& parameters, std::size_t offset, std::span<std::byte> bytes) {
+  for_each_part(parameters, offset, bytes.size(),
+                [&](const std::byte* array, std::size_t at, std::size_t count) { std::memcpy(bytes.data() + at, array, count); });
+}
+
+void read_parameters(std::span<const std::byte> bytes, std::size_t offset, const Parameters& parameters) {
+  for_each_part(parameters, offset, bytes.size(),
+                [&](std::byte* array, std::size_t at, std::size_t count) { std::memcpy(array, bytes.data() + at, count); });
+}
+
+void write_parameters(const Parameters& parameters, std::span<std::byte> bytes) {
+  TESSERA_CHECK(bytes.size() == parameter_bytes(parameters), "{} bytes for {}", bytes.size(), parameter_bytes(parameters));
+  write_parameters(parameters, 0, bytes);
+}
+
 void read_parameters(std::span<const std::byte> bytes, const Parameters& parameters) {
   TESSERA_CHECK(bytes.size() == parameter_bytes(parameters), "{} bytes for {}", bytes.size(), parameter_bytes(parameters));
-  std::size_t at = 0;
-  for (const auto& layer : parameters.layers)
-    for (const auto& array : arrays(layer)) {
-      if (!array.empty()) std::memcpy(array.data(), bytes.data() + at, array.size_bytes());
-      at += array.size_bytes();
-    }
+  read_parameters(bytes, 0, parameters);
 }
 
 }  // namespace tessera::exec

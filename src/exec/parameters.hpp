@@ -36,9 +36,15 @@ class ParameterStorage {
   Parameters parameters_;
 };
 
+// Of all arrays in that order (wire::content_hash).
+std::uint64_t parameters_hash(const Parameters& parameters);
+
 // All arrays of all layers one after the other (little-endian floats).
 std::size_t parameter_bytes(const Parameters& parameters);
 void write_parameters(const Parameters& parameters, std::span<std::byte> bytes);
 void read_parameters(std::span<const std::byte> bytes, const Parameters& parameters);
+// The same for the bytes [offset, offset + bytes.size()) of that sequence.
+void write_parameters(const Parameters& parameters, std::size_t offset, std::span<std::byte> bytes);
+void read_parameters(std::span<const std::byte> bytes, std::size_t offset, const Parameters& parameters);
 
 }  // namespace tessera::exec

@@ -37,12 +37,11 @@ ChannelMoments block_moments(const float* x, Index length) {
   const auto centre = static_cast<float>(sum / count);
 
   Lanes distances{}, squares{};
+  // Two loops: GCC 12 does not vectorise them as one.
   for (Index i = 0; i < whole; i += kLanes)
-    for (Index lane = 0; lane < kLanes; ++lane) {
-      const float distance = x[i + lane] - centre;
-      distances[lane] += distance;
-      squares[lane] += distance * distance;
-    }
+    for (Index lane = 0; lane < kLanes; ++lane) distances[lane] += x[i + lane] - centre;
+  for (Index i = 0; i < whole; i += kLanes)
+    for (Index lane = 0; lane < kLanes; ++lane) squares[lane] += (x[i + lane] - centre) * (x[i + lane] - centre);
   double distance = total(distances), square = total(squares);
   for (Index i = whole; i < length; ++i) {
     const double d = static_cast<double>(x[i]) - centre;

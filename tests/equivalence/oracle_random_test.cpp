@@ -1,7 +1,6 @@
 // Random networks of every family, wrapped under random plans, against stock Darknet: outputs, input deltas, every
 // gradient, rolling statistics.
 #include <doctest/doctest.h>
-#include <fmt/format.h>
 
 #include "tests/equivalence/twins.hpp"
 #include "tests/support/seed.hpp"

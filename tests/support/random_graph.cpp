@@ -3,10 +3,8 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include <nlohmann/json.hpp>
 #include <numeric>
 
-#include "base/check.hpp"
 
 namespace tessera::testing {
 

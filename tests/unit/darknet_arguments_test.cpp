@@ -18,7 +18,7 @@ tessera::base::Result<Arguments> parse(const std::vector<std::string>& words) {
 
 TEST_CASE("every spelling of an option is the same option") {
   for (const char* word : {"-dont_show", "--dont-show", "--dont_show", "-Dont-Show"}) {
-    CAPTURE(word);
+    CAPTURE(std::string(word));
     CHECK(option_name(word) == "dont_show");
     const auto arguments = parse({"detector", word, "train"});
     REQUIRE(arguments);
@@ -26,7 +26,7 @@ TEST_CASE("every spelling of an option is the same option") {
     CHECK(arguments->positional == std::vector<std::string>{"detector", "train"});
   }
   for (const char* word : {"train", "-", "-5", "-0.5", "-1e3", ""}) {
-    CAPTURE(word);
+    CAPTURE(std::string(word));
     CHECK(option_name(word).empty());
   }
 }
@@ -76,7 +76,7 @@ TEST_CASE("every option a command names exists, and every command has a usage") 
     CHECK(static_cast<bool>(command.run));
     CHECK(command.operands_min <= command.operands_max);
     for (const char* name : command.options) {
-      CAPTURE(name);
+      CAPTURE(std::string(name));
       bool known = false;
       for (const OptionSpec& option : all_options()) known |= std::string(option.name) == name;
       CHECK(known);

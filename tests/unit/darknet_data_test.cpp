@@ -60,7 +60,7 @@ TEST_CASE("labels are read strictly and judged") {
   CHECK((*good)[1].line == 3);
   for (const char* bad :
        {"0 0.5 0.5 0.1", "0 0.5 0.5 0.1 0.1 0.1", "cat 0.5 0.5 0.1 0.1", "0 a 0.5 0.1 0.1", "0.5 0.5 0.5 0.1 0.1"}) {
-    CAPTURE(bad);
+    CAPTURE(std::string(bad));
     write(folder / "bad.txt", std::string("0 .5 .5 .1 .1\n") + bad + "\n");
     const auto labels = read_labels(folder / "bad.txt");
     REQUIRE_FALSE(labels);
@@ -254,7 +254,7 @@ TEST_CASE("image sizes come from headers") {
   const Folder folder;
   const cv::Mat picture(31, 47, CV_8UC3, cv::Scalar(1, 2, 3));
   for (const char* name : {"a.jpg", "a.png", "a.bmp", "a.tif"}) {
-    CAPTURE(name);
+    CAPTURE(std::string(name));
     REQUIRE(cv::imwrite(folder / name, picture));
     const auto size = read_image_size(folder / name);
     REQUIRE(size);

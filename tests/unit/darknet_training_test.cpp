@@ -38,7 +38,7 @@ TEST_CASE("a training state comes back as it was saved") {
   CHECK(back->loss[1].value == state.loss[1].value);
   CHECK(back->precision[0].iteration == 100);
   for (const char* bad : {"", "{}", "[]", "{\"version\":99}", "{\"version\":1,\"seed\":\"a\"}"}) {
-    CAPTURE(bad);
+    CAPTURE(std::string(bad));
     CHECK(parse_training_state(bad, "x.state").error().message.rfind("x.state: ", 0) == 0);
   }
   CHECK(sidecar_path("backup/x_last.weights", ".state") == "backup/x_last.state");

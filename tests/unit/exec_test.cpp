@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <set>
 #include <cstring>
-#include <numeric>
 
 #include "exec/all_reduce.hpp"
 #include "exec/interpreter.hpp"

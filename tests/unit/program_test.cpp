@@ -175,7 +175,6 @@ TEST_CASE("halos of YOLOv2's first 16 layers at 608x608 are those computed by ha
   // 4x4: 38 does not divide by 4, so tiles differ and pools' windows cross cuts; the figures are for the mean size.
   for (const Row& row : std::vector<Row>{{every, 309, 1.0}, {{0, 4, 8, 12}, 298, 1.11}, {{0, 8, 10, 12, 14}, 266, 1.05}, {{0}, 620, 2.12}}) {
     const Halo h = inner_halo(608, 4, row.starts);
-    std::printf("4x4 %zu: %.1f %.3f\n", row.starts.size(), h.kilobytes, h.factor);
     CAPTURE(row.starts.size());
     CHECK(h.kilobytes == doctest::Approx(row.kilobytes).epsilon(0.05));
     CHECK(h.factor == doctest::Approx(row.factor).epsilon(0.03));

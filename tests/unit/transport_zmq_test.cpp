@@ -309,7 +309,7 @@ TEST_CASE("zmq: an address that cannot be reached is an error in words, in time"
   // An HTTP server, and one that does not say a word.
   for (const char* reply : {"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n", ""}) {
     const ForeignListener other(reply);
-    CHECK(connect_error(other.address(), 1000) == "cannot reach participant 3 at " + other.address() +
+    CHECK(connect_error(other.address(), 2500) == "cannot reach participant 3 at " + other.address() +
                                                       ": something accepts connections there but does not speak our "
                                                       "protocol; is it stopped, or another program?");
   }

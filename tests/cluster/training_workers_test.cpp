@@ -1,0 +1,96 @@
+// Training with worker processes: whatever their number and whatever is asked of them, the result is that of one process.
+#include <doctest/doctest.h>
+#include <fmt/format.h>
+
+#include "tests/support/training_run.hpp"
+
+using namespace tessera::testing;
+
+namespace {
+
+// What summation order alone makes of 30 iterations; measured: 3e-7.
+constexpr double kSameResult = 1e-4;
+// Darknet sums in another order from the first convolution on.
+constexpr double kSameAsStock = 1e-3;
+
+TrainingCfg with_workers(int count, std::vector<std::string> more = {}) {
+  TrainingCfg cfg;
+  cfg.distributed = std::move(more);
+  cfg.distributed.push_back(count == 0 ? "workers=none" : fmt::format("workers=local:{}", count));
+  cfg.distributed.push_back("threads=1");
+  return cfg;
+}
+
+void check_same_result(const std::string& weights, const std::string& reference, double tolerance = kSameResult) {
+  CHECK(seen_images(weights) == seen_images(reference));
+  CHECK(weights_distance(weights, reference) <= tolerance);
+}
+
+}  // namespace
+
+TEST_CASE("training with 1, 2, 3, 4 and 6 worker processes ends with the weights of one process") {
+  const TrainingFolder folder;
+  const std::string alone = train(folder, "alone", with_workers(0));
+  CHECK(seen_images(alone) == 30 * 4);
+  {
+    INFO("stock Darknet's engine, in the same program");
+    check_same_result(train(folder, "stock", TrainingCfg{}), alone, kSameAsStock);
+  }
+  for (const int workers : {1, 2, 3, 4, 6}) {
+    CAPTURE(workers);
+    TrainingRun run(folder, fmt::format("local{}", workers), with_workers(workers));
+    const auto pids = run.worker_pids();
+    CHECK(pids.size() == static_cast<std::size_t>(workers));
+    check_same_result(run.finish(), alone);
+    for (const pid_t pid : pids) CHECK_FALSE(is_running(pid));
+    CHECK(folder.leftovers().empty());
+  }
+}
+
+TEST_CASE("two runs of one plan give bit-identical weights files") {
+  const TrainingFolder folder;
+  for (const char* grid : {"grid=2x2", "grid=1x2x2", "grid=4x1"}) {
+    CAPTURE(grid);
+    const std::string first = train(folder, "first", with_workers(4, {grid}));
+    const std::string second = train(folder, "second", with_workers(4, {grid}));
+    CHECK(first == second);
+  }
+}
+
+TEST_CASE("grids and groups change nothing but the order of sums") {
+  const TrainingFolder folder;
+  const std::string alone = train(folder, "alone", with_workers(0));
+  check_same_result(train(folder, "each", with_workers(4, {"grid=2x2", "forward_groups=each", "backward_groups=each"})), alone);
+  check_same_result(train(folder, "one", with_workers(4, {"grid=2x2", "forward_groups=one", "backward_groups=one"})), alone);
+  check_same_result(train(folder, "listed", with_workers(3, {"grid=3x1", "forward_groups=0,4,8", "backward_groups=1,5,9"})), alone);
+  check_same_result(train(folder, "fewer", with_workers(2, {"grid=1x2", "layers=5"})), alone);
+}
+
+TEST_CASE("random=1 with workers trains at the same sizes with the same result") {
+  const TrainingFolder folder;
+  TrainingCfg alone = with_workers(0), workers = with_workers(4);
+  for (TrainingCfg* cfg : {&alone, &workers}) cfg->random = true, cfg->iterations = 40;
+  TrainingRun reference(folder, "alone", alone, {"-verbose"}), run(folder, "workers", workers, {"-verbose"});
+  const std::string expected = reference.finish(), weights = run.finish();
+  CHECK(reference.has_line("input size "));
+  CHECK(run.has_line("input size "));
+  check_same_result(weights, expected);
+}
+
+TEST_CASE("subdivisions give the same images another rhythm and the same engine the same result") {
+  const TrainingFolder folder;
+  for (const int subdivisions : {1, 4}) {
+    CAPTURE(subdivisions);
+    TrainingCfg alone = with_workers(0), workers = with_workers(4);
+    for (TrainingCfg* cfg : {&alone, &workers}) cfg->subdivisions = subdivisions, cfg->iterations = 15;
+    check_same_result(train(folder, "workers", workers), train(folder, "alone", alone));
+  }
+}
+
+TEST_CASE("testing in the middle of training, at batch 1, leaves the training as it was") {
+  const TrainingFolder folder;
+  TrainingRun run(folder, "tested", with_workers(4, {"grid=2x2"}), {"-map", "-map_every", "10"});
+  const std::string weights = run.finish();
+  for (const int iteration : {10, 20, 30}) CHECK(run.has_line(fmt::format("at iteration {}:", iteration)));
+  CHECK(weights == train(folder, "untested", with_workers(4, {"grid=2x2"})));
+}
