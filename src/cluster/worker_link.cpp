@@ -61,6 +61,7 @@ base::Result<wire::ControlMessage> WorkerLink::await(const std::string& type, De
       if (message->type == type) {
         wire::ControlMessage found = std::move(*message);
         inbox_.erase(message);
+        if (!failures_count) failure_.reset();
         return found;
       }
     if (!failures_count) failure_.reset();

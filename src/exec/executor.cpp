@@ -100,6 +100,7 @@ base::Status Executor::load(const graph::Graph& graph, std::shared_ptr<const pro
                          program->arena_bytes >> 20);
     arena_bytes_ = program->arena_bytes;
   }
+  if (participants == 1 && mode == program::Mode::kTrain) gradients_.accumulate_in(graph, parameters_);
   graph_ = graph;
   program_ = std::move(program);
   mode_ = mode;

@@ -32,6 +32,17 @@ Gradients::Gradients(const graph::Graph& graph) : layers_(graph.layers.size()) {
   }
 }
 
+void Gradients::accumulate_in(const graph::Graph& graph, const Parameters& parameters) {
+  for (int node = 0; node < graph.size(); ++node) {
+    if (!graph[node].trainable()) continue;
+    const LayerParameters& p = parameters.layers[static_cast<std::size_t>(node)];
+    layer(node).weights = p.weight_updates;
+    if (!graph[node].batch_normalize) layer(node).biases = p.bias_updates;
+  }
+  std::vector<float>().swap(partial_);  // an assignment would keep the memory
+  in_updates_ = true;
+}
+
 void Gradients::clear() {
   std::fill(partial_.begin(), partial_.end(), 0.0f);
   std::fill(norm_.begin(), norm_.end(), 0.0f);
@@ -42,9 +53,11 @@ void Gradients::apply(const graph::Graph& graph, const Parameters& parameters, c
     if (!graph[node].trainable()) continue;
     const LayerParameters& p = parameters.layers[static_cast<std::size_t>(node)];
     const kernels::UpdateParameters update{step.learning_rate * graph[node].learning_rate_scale, step.momentum, step.decay, step.batch};
-    kernels::update_biases(update, p.biases, p.bias_updates, biases(node), pool);
-    if (graph[node].batch_normalize) kernels::update_biases(update, p.scales, p.scale_updates, scales(node), pool);
-    kernels::update_weights(update, p.weights, p.weight_updates, weights(node), pool);
+    const bool normalized = graph[node].batch_normalize;
+    const auto unless_in_updates = [&](std::span<float> gradient) { return in_updates_ ? std::span<float>() : gradient; };
+    kernels::update_biases(update, p.biases, p.bias_updates, normalized ? biases(node) : unless_in_updates(biases(node)), pool);
+    if (normalized) kernels::update_biases(update, p.scales, p.scale_updates, scales(node), pool);
+    kernels::update_weights(update, p.weights, p.weight_updates, unless_in_updates(weights(node)), pool);
   }
   clear();
 }

@@ -31,6 +31,10 @@ class Gradients {
   std::span<float> scales(int node) { return layer(node).scales; }
   std::size_t bytes() const { return (partial_.size() + norm_.size()) * sizeof(float); }
 
+  // From now on, what would go to partial() is added straight to the momentum arrays, as Darknet does, and partial() is
+  // empty. It cannot be undone: for a device that computes alone, where no iteration is ever abandoned.
+  void accumulate_in(const graph::Graph& graph, const Parameters& parameters);
+
   void clear();
 
   // One step of Darknet's optimiser with these (complete) gradients; clears them.
@@ -42,6 +46,7 @@ class Gradients {
   };
   Layer& layer(int node) { return layers_[static_cast<std::size_t>(node)]; }
 
+  bool in_updates_ = false;
   std::vector<float> partial_, norm_;
   std::vector<Layer> layers_;
 };

@@ -9,10 +9,10 @@ namespace {
 
 constexpr std::ptrdiff_t kElementsPerTask = 65536;
 
-template <bool kDecay>
+template <bool kDecay, bool kFresh>
 void update(const UpdateParameters& parameters, std::span<float> values, std::span<float> updates,
             std::span<const float> gradient, base::ThreadPool& pool) {
-  TESSERA_CHECK(updates.size() == values.size() && gradient.size() == values.size(), "values={} updates={} gradient={}",
+  TESSERA_CHECK(updates.size() == values.size() && (!kFresh || gradient.size() == values.size()), "values={} updates={} gradient={}",
                 values.size(), updates.size(), gradient.size());
   const float decay = -parameters.decay * static_cast<float>(parameters.batch);
   const float rate = parameters.learning_rate / static_cast<float>(parameters.batch);
@@ -25,12 +25,20 @@ void update(const UpdateParameters& parameters, std::span<float> values, std::sp
     float* __restrict history = updates.data();
     const float* __restrict fresh = gradient.data();
     for (std::ptrdiff_t i = begin; i < end; ++i) {
-      float step = history[i] + fresh[i];
+      float step = history[i];
+      if constexpr (kFresh) step += fresh[i];
       if constexpr (kDecay) step += decay * value[i];
       value[i] += rate * step;
       history[i] = step * momentum;
     }
   });
+}
+
+template <bool kDecay>
+void update(const UpdateParameters& parameters, std::span<float> values, std::span<float> updates,
+            std::span<const float> gradient, base::ThreadPool& pool) {
+  if (gradient.empty()) update<kDecay, false>(parameters, values, updates, gradient, pool);
+  else update<kDecay, true>(parameters, values, updates, gradient, pool);
 }
 
 }  // namespace

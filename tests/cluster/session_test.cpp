@@ -17,7 +17,8 @@ constexpr double kFreeAgainSeconds = 12;
 TrainingCfg on_cluster(int iterations = 30) {
   TrainingCfg cfg;
   cfg.iterations = iterations;
-  cfg.distributed = {"workers=cluster.json", "grid=2x1", "threads=1"};
+  // One plan: a planner left to itself may choose other groups where messages take other ways.
+  cfg.distributed = {"workers=cluster.json", "grid=2x1", "forward_groups=0,4,8", "backward_groups=1,5,9", "threads=1"};
   return cfg;
 }
 
@@ -77,7 +78,7 @@ TEST_CASE("workers outlive a coordinator that is killed, local ones end with it"
     run.signal(SIGKILL);
     CHECK(run.wait(5) == 128 + SIGKILL);
     for (const WorkerProcess* worker : {&first, &second}) {
-      worker->wait_for_line("session over: the coordinator is silent", 30);
+      worker->wait_for_line("session over", 30);
       CHECK(seconds_between(when, worker->time_of_line("session over")) <= kFreeAgainSeconds);
     }
   }

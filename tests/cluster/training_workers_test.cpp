@@ -50,7 +50,7 @@ TEST_CASE("training with 1, 2, 3, 4 and 6 worker processes ends with the weights
 TEST_CASE("two runs of one plan give bit-identical weights files") {
   const TrainingFolder folder;
   for (const char* grid : {"grid=2x2", "grid=1x2x2", "grid=4x1"}) {
-    CAPTURE(grid);
+    INFO(std::string(grid));
     const std::string first = train(folder, "first", with_workers(4, {grid}));
     const std::string second = train(folder, "second", with_workers(4, {grid}));
     CHECK(first == second);
@@ -60,9 +60,12 @@ TEST_CASE("two runs of one plan give bit-identical weights files") {
 TEST_CASE("grids and groups change nothing but the order of sums") {
   const TrainingFolder folder;
   const std::string alone = train(folder, "alone", with_workers(0));
-  check_same_result(train(folder, "each", with_workers(4, {"grid=2x2", "forward_groups=each", "backward_groups=each"})), alone);
-  check_same_result(train(folder, "one", with_workers(4, {"grid=2x2", "forward_groups=one", "backward_groups=one"})), alone);
-  check_same_result(train(folder, "listed", with_workers(3, {"grid=3x1", "forward_groups=0,4,8", "backward_groups=1,5,9"})), alone);
+  check_same_result(train(folder, "each", with_workers(4, {"grid=2x2", "forward_groups=each", "backward_groups=each"})),
+                    alone);
+  check_same_result(train(folder, "one", with_workers(4, {"grid=2x2", "forward_groups=one", "backward_groups=one"})),
+                    alone);
+  check_same_result(
+      train(folder, "listed", with_workers(3, {"grid=3x1", "forward_groups=0,4,8", "backward_groups=1,5,9"})), alone);
   check_same_result(train(folder, "fewer", with_workers(2, {"grid=1x2", "layers=5"})), alone);
 }
 

@@ -38,8 +38,17 @@ void send_garbage_to(const std::string& address, std::mt19937_64& random) {
 
 // A stranger that speaks the control protocol's framing, and then nonsense in it.
 void send_nonsense_to(const std::string& address, std::mt19937_64& random) {
-  const std::string texts[] = {"{", "{}", "[1]", R"({"type": "open"})", R"({"type": "run", "key": -1})", R"({"type": "abort"})", R"({"type": "close"})", R"({"type": "hello"})",
-                               R"({"type": "hello", "protocol": "x"})", std::string(1000, '['), random_bytes(random, 500)};
+  const std::string texts[] = {"{",
+                               "{}",
+                               "[1]",
+                               R"({"type": "open"})",
+                               R"({"type": "run", "key": -1})",
+                               R"({"type": "abort"})",
+                               R"({"type": "close"})",
+                               R"({"type": "hello"})",
+                               R"({"type": "hello", "protocol": "x"})",
+                               std::string(1000, '['),
+                               random_bytes(random, 500)};
   for (const auto& text : texts) {
     const auto client = tessera::transport::connect_control(address, "stranger", Deadline::after(Milliseconds(5000)));
     REQUIRE(client);

@@ -1,9 +1,9 @@
 #include "tests/support/training_run.hpp"
 
 #include <fmt/format.h>
-#include <stdlib.h>
 
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <iterator>
@@ -84,7 +84,8 @@ activation=linear
 
 std::string label(int class_id, const cv::Rect& box) {
   const double side = kPictureSide;
-  return fmt::format("{} {} {} {} {}\n", class_id, (box.x + box.width / 2.0) / side, (box.y + box.height / 2.0) / side, box.width / side, box.height / side);
+  return fmt::format("{} {} {} {} {}\n", class_id, (box.x + box.width / 2.0) / side, (box.y + box.height / 2.0) / side,
+                     box.width / side, box.height / side);
 }
 
 // Draws one object of the class into this half of the picture (0 left, 1 right) and returns its label.
@@ -101,9 +102,11 @@ std::string draw_object(cv::Mat& picture, std::mt19937_64& random, int class_id,
 
 std::string draw_picture(cv::Mat& picture, std::mt19937_64& random, int number) {
   for (int y = 0; y < picture.rows; ++y)
-    for (int x = 0; x < 3 * picture.cols; ++x) picture.ptr<unsigned char>(y)[x] = static_cast<unsigned char>(110 + random() % 30);
+    for (int x = 0; x < 3 * picture.cols; ++x)
+      picture.ptr<unsigned char>(y)[x] = static_cast<unsigned char>(110 + random() % 30);
   std::string labels = draw_object(picture, random, number % 2, static_cast<int>(random() % 2));
-  if (number % 5 == 0) labels = draw_object(picture, random, number % 2, 0) + draw_object(picture, random, 1 - number % 2, 1);
+  if (number % 5 == 0)
+    labels = draw_object(picture, random, number % 2, 0) + draw_object(picture, random, 1 - number % 2, 1);
   return labels;
 }
 
@@ -111,14 +114,17 @@ std::string draw_picture(cv::Mat& picture, std::mt19937_64& random, int number) 
 
 std::string TrainingCfg::text() const {
   std::string text = fmt::format(
-      "[net]\nbatch={}\nsubdivisions={}\nwidth={}\nheight={}\nchannels=3\nmomentum=0.9\ndecay=0.0005\nhue=.1\nsaturation=1.5\nexposure=1.5\n"
+      "[net]\nbatch={}\nsubdivisions={}\nwidth={}\nheight={}\nchannels=3\nmomentum=0.9\ndecay=0.0005\nhue=."
+      "1\nsaturation=1.5\nexposure=1.5\n"
       "learning_rate=0.0002\nburn_in=5\nmax_batches={}\npolicy=constant\n",
       batch, subdivisions, side, side, iterations);
   if (!distributed.empty()) text += "\n[distributed]\n";
   for (const auto& line : distributed) text += line + '\n';
   text += kNetwork;
   text += fmt::format(
-      "\n[yolo]\nmask=0,1,2\nanchors=12,12, 20,20, 30,30\nclasses=2\nnum=3\njitter=.1\nignore_thresh=.7\ntruth_thresh=1\nrandom={}\n", random ? 1 : 0);
+      "\n[yolo]\nmask=0,1,2\nanchors=12,12, 20,20, "
+      "30,30\nclasses=2\nnum=3\njitter=.1\nignore_thresh=.7\ntruth_thresh=1\nrandom={}\n",
+      random ? 1 : 0);
   return text;
 }
 
@@ -160,22 +166,26 @@ std::string TrainingFolder::read(const std::string& name) const {
 
 void TrainingFolder::write_cluster_file(const std::vector<std::string>& addresses, const std::string& name) const {
   std::string workers;
-  for (std::size_t i = 0; i < addresses.size(); ++i) workers += fmt::format("{}{{\"name\": \"w{}\", \"address\": \"{}\"}}", i ? ", " : "", i + 1, addresses[i]);
+  for (std::size_t i = 0; i < addresses.size(); ++i)
+    workers += fmt::format("{}{{\"name\": \"w{}\", \"address\": \"{}\"}}", i ? ", " : "", i + 1, addresses[i]);
   write(name, "{\"workers\": [" + workers + "]}\n");
 }
 
 std::vector<std::string> TrainingFolder::leftovers() const {
   std::vector<std::string> names;
-  for (const auto& entry : std::filesystem::directory_iterator(folder_ / "tmp")) names.push_back(entry.path().filename().string());
+  for (const auto& entry : std::filesystem::directory_iterator(folder_ / "tmp"))
+    names.push_back(entry.path().filename().string());
   return names;
 }
 
 namespace {
 
-std::vector<std::string> training_command(const TrainingFolder& folder, const std::string& name, const TrainingCfg& cfg, const std::vector<std::string>& options,
-                                          std::vector<std::string> command) {
+std::vector<std::string> training_command(const TrainingFolder& folder, const std::string& name, const TrainingCfg& cfg,
+                                          const std::vector<std::string>& options, std::vector<std::string> command) {
   folder.write(name + ".cfg", cfg.text());
-  for (const std::string& word : {darknet_program(), std::string("detector"), std::string("train"), std::string("obj.data"), name + ".cfg"}) command.push_back(word);
+  for (const std::string& word :
+       {darknet_program(), std::string("detector"), std::string("train"), std::string("obj.data"), name + ".cfg"})
+    command.push_back(word);
   command.insert(command.end(), options.begin(), options.end());
   command.push_back("-dont_show");
   return command;
@@ -184,15 +194,18 @@ std::vector<std::string> training_command(const TrainingFolder& folder, const st
 std::size_t local_workers(const TrainingCfg& cfg) {
   const std::string key = "workers=local:";
   for (const auto& line : cfg.distributed)
-    if (line.starts_with(key)) return std::stoul(line.substr(key.size()));
+    if (line.starts_with(key)) return static_cast<std::size_t>(std::atoi(line.c_str() + key.size()));
   return 0;
 }
 
 }  // namespace
 
-TrainingRun::TrainingRun(const TrainingFolder& folder, const std::string& name, const TrainingCfg& cfg, const std::vector<std::string>& options,
-                         const std::vector<std::string>& before)
-    : Process(training_command(folder, name, cfg, options, before), folder.path()), folder_(folder), name_(name), workers_(local_workers(cfg)) {}
+TrainingRun::TrainingRun(const TrainingFolder& folder, const std::string& name, const TrainingCfg& cfg,
+                         const std::vector<std::string>& options, const std::vector<std::string>& before)
+    : Process(training_command(folder, name, cfg, options, before), folder.path()),
+      folder_(folder),
+      name_(name),
+      workers_(local_workers(cfg)) {}
 
 std::vector<pid_t> TrainingRun::worker_pids() const {
   std::vector<pid_t> pids;
@@ -207,15 +220,18 @@ std::vector<pid_t> TrainingRun::worker_pids() const {
 void TrainingRun::wait_for_iteration(int iteration) const {
   const std::string begin = fmt::format("{}: ", iteration);
   const auto there = [&] { return ("\n" + out()).find("\n" + begin) != std::string::npos; };
-  if (!becomes_true(there, kIterationSeconds)) throw std::runtime_error(fmt::format("iteration {} did not come; so far:\n{}", iteration, all()));
+  if (!becomes_true(there, kIterationSeconds))
+    throw std::runtime_error(fmt::format("iteration {} did not come; so far:\n{}", iteration, all()));
 }
 
 std::string TrainingRun::finish(double limit_seconds) {
-  if (const int code = wait(limit_seconds); code != 0) throw std::runtime_error(fmt::format("training {} ended with code {}:\n{}", name_, code, all()));
+  if (const int code = wait(limit_seconds); code != 0)
+    throw std::runtime_error(fmt::format("training {} ended with code {}:\n{}", name_, code, all()));
   return folder_.read("backup/" + name_ + "_final.weights");
 }
 
-std::string train(const TrainingFolder& folder, const std::string& name, const TrainingCfg& cfg, const std::vector<std::string>& options) {
+std::string train(const TrainingFolder& folder, const std::string& name, const TrainingCfg& cfg,
+                  const std::vector<std::string>& options) {
   return TrainingRun(folder, name, cfg, options).finish();
 }
 

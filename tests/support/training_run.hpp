@@ -50,8 +50,8 @@ class TrainingFolder {
 class TrainingRun : public Process {
  public:
   // Writes NAME.cfg. `before`: what stands in front of the command (ip netns exec ...).
-  TrainingRun(const TrainingFolder& folder, const std::string& name, const TrainingCfg& cfg, const std::vector<std::string>& options = {},
-              const std::vector<std::string>& before = {});
+  TrainingRun(const TrainingFolder& folder, const std::string& name, const TrainingCfg& cfg,
+              const std::vector<std::string>& options = {}, const std::vector<std::string>& before = {});
 
   // The processes of local workers, in order; waits until they are known.
   std::vector<pid_t> worker_pids() const;
@@ -67,7 +67,8 @@ class TrainingRun : public Process {
 };
 
 // A training from start to end.
-std::string train(const TrainingFolder& folder, const std::string& name, const TrainingCfg& cfg, const std::vector<std::string>& options = {});
+std::string train(const TrainingFolder& folder, const std::string& name, const TrainingCfg& cfg,
+                  const std::vector<std::string>& options = {});
 
 std::uint64_t seen_images(const std::string& weights);
 // ‖a - b‖ / ‖b‖ over all floats behind the header; infinity when the files have different lengths.

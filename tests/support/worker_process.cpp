@@ -38,10 +38,12 @@ std::string joined(const std::vector<std::string>& words) {
 }
 
 // What the child does between fork and exec; only calls that are safe there.
-[[noreturn]] void become(char* const* arguments, char* const* environment, const char* folder, const int* ends, pid_t parent) {
+[[noreturn]] void become(char* const* arguments, char* const* environment, const char* folder, const int* ends,
+                         pid_t parent) {
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   const int in = ::open("/dev/null", O_RDONLY);
-  const bool ready = ::getppid() == parent && in >= 0 && ::chdir(folder) == 0 && ::dup2(in, 0) >= 0 && ::dup2(ends[0], 1) >= 0 && ::dup2(ends[1], 2) >= 0;
+  const bool ready = ::getppid() == parent && in >= 0 && ::chdir(folder) == 0 && ::dup2(in, 0) >= 0 &&
+                     ::dup2(ends[0], 1) >= 0 && ::dup2(ends[1], 2) >= 0;
   if (ready) ::execvpe(arguments[0], arguments, environment);
   ::_exit(127);
 }
@@ -125,7 +127,8 @@ void Process::read() {
       std::lock_guard lock(mutex_);
       if (count > 0) rest[i].append(buffer, static_cast<std::size_t>(count));
       if (count <= 0) open[i] = false;
-      for (std::size_t end; (end = rest[i].find('\n')) != std::string::npos; rest[i].erase(0, end + 1)) lines_.push_back({i + 1, rest[i].substr(0, end), now});
+      for (std::size_t end; (end = rest[i].find('\n')) != std::string::npos; rest[i].erase(0, end + 1))
+        lines_.push_back({i + 1, rest[i].substr(0, end), now});
       if (count <= 0 && !rest[i].empty()) lines_.push_back({i + 1, rest[i], now});
       changed_.notify_all();
     }
@@ -196,19 +199,23 @@ std::string Process::text(int stream) const {
   return all;
 }
 
-void Process::fail(const std::string& what) const { throw std::runtime_error(fmt::format("`{}` {}; it printed:\n{}", name_, what, all())); }
+void Process::fail(const std::string& what) const {
+  throw std::runtime_error(fmt::format("`{}` {}; it printed:\n{}", name_, what, all()));
+}
 
 namespace {
 
 std::vector<std::string> worker_command(const std::string& listen, std::vector<std::string> command) {
-  for (const std::string& word : {darknet_program(), std::string("worker"), std::string("-listen"), listen}) command.push_back(word);
+  for (const std::string& word : {darknet_program(), std::string("worker"), std::string("-listen"), listen})
+    command.push_back(word);
   if (listen.find("127.0.0.1") == std::string::npos && listen.starts_with("tcp://")) command.push_back("-insecure");
   return command;
 }
 
 }  // namespace
 
-WorkerProcess::WorkerProcess(const std::string& folder, const std::string& listen, const std::vector<std::string>& before)
+WorkerProcess::WorkerProcess(const std::string& folder, const std::string& listen,
+                             const std::vector<std::string>& before)
     : Process(worker_command(listen, before), folder) {
   const std::string words = "worker listens at ";
   const std::string line = wait_for_line(words, kStartSeconds);
@@ -232,14 +239,17 @@ std::vector<int> listening_ports(pid_t pid) {
   }
   constexpr const char* kListening = "0A";
   std::vector<int> ports;
-  std::ifstream table(fmt::format("/proc/{}/net/tcp", pid));
-  std::string line;
-  std::getline(table, line);  // headings
-  while (std::getline(table, line)) {
-    std::istringstream words(line);
-    std::string slot, local, remote, state, queues, timer, retransmits, user, timeout, inode;
-    words >> slot >> local >> remote >> state >> queues >> timer >> retransmits >> user >> timeout >> inode;
-    if (state == kListening && sockets.contains(inode)) ports.push_back(std::stoi(local.substr(local.find(':') + 1), nullptr, 16));
+  for (const char* family : {"tcp", "tcp6"}) {
+    std::ifstream table(fmt::format("/proc/{}/net/{}", pid, family));
+    std::string line;
+    std::getline(table, line);  // headings
+    while (std::getline(table, line)) {
+      std::istringstream words(line);
+      std::string slot, local, remote, state, queues, timer, retransmits, user, timeout, inode;
+      words >> slot >> local >> remote >> state >> queues >> timer >> retransmits >> user >> timeout >> inode;
+      if (state == kListening && sockets.contains(inode))
+        ports.push_back(std::stoi(local.substr(local.find(':') + 1), nullptr, 16));
+    }
   }
   std::sort(ports.begin(), ports.end());
   return ports;

@@ -74,7 +74,8 @@ class Process {
 // `darknet worker`, listening at an address of its own choice.
 class WorkerProcess : public Process {
  public:
-  explicit WorkerProcess(const std::string& folder, const std::string& listen = "tcp://127.0.0.1:*", const std::vector<std::string>& before = {});
+  explicit WorkerProcess(const std::string& folder, const std::string& listen = "tcp://127.0.0.1:*",
+                         const std::vector<std::string>& before = {});
 
   const std::string& address() const { return address_; }
 
