@@ -20,6 +20,13 @@ constexpr OptionSpec kOptions[] = {
     {"listen", kText, "worker: address to serve at (default tcp://127.0.0.1:5555)"},
     {"name", kText, "worker: how it calls itself (default: the host's name)"},
     {"threads", kInteger, "worker: threads to compute with (default: all cores)"},
+    {"workers", kInteger, "plan: how many (default: as the cfg says)"},
+    {"grid", kText, "plan: ROWSxCOLUMNS of tiles (default: as the cfg says)"},
+    {"batch", kInteger, "plan: pictures at once (default: batch / subdivisions)"},
+    {"profile", kText, "plan: devices like local, pi3, pi3+, pi4 or pi5"},
+    {"print", kFlag, "plan: every step of every device"},
+    {"json", kFlag, "plan: as JSON"},
+    {"test", kFlag, "plan: for inference"},
     {"once", kFlag, "worker: leave after one session"},
     {"parent", kInteger, "worker: leave when this process is not its parent any more"},
     {"iou_thresh", kReal, "overlap a detection needs to count (default 0.5)"},
@@ -144,6 +151,7 @@ const std::vector<Command>& table() {
        "compute for a coordinator on another machine",
        {"listen", "name", "threads", "insecure", "once", "parent"},
        run_worker},
+      {"plan", 1, 1, "CFG", "what every device would compute, send and hold", {"workers", "grid", "batch", "profile", "print", "json", "test"}, run_plan},
   };
   return commands;
 }

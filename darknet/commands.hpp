@@ -43,5 +43,6 @@ base::Result<int> run_classifier_valid(const Arguments& arguments);
 base::Result<int> run_classifier_predict(const Arguments& arguments);
 base::Result<int> run_partial(const Arguments& arguments);
 base::Result<int> run_worker(const Arguments& arguments);
+base::Result<int> run_plan(const Arguments& arguments);
 
 }  // namespace tessera::darknet

@@ -104,6 +104,9 @@ class Connection {
  public:
   // Starts connecting to an address from resolve().
   Connection(zmq::context_t& context, const SocketLimits& limits, const Address& resolved);
+  // Monitoring ends before the socket that listens to it does: events are written by the context's I/O thread, and to a
+  // listener that has gone it would wait for ever, with every other connection of the context behind it.
+  ~Connection() { zmq_socket_monitor(socket_.handle(), nullptr, 0); }
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
 
