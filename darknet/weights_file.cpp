@@ -14,6 +14,7 @@
 #include <memory>
 
 #include "darknet/weights_layout.hpp"
+#include "plugins/distributed/wrapped_layers.hpp"
 
 static_assert(std::endian::native == std::endian::little, "weights files are little-endian");
 
@@ -230,6 +231,7 @@ base::Result<WeightsInfo> load_weights_file(network* net, const std::string& pat
     }
   *net->seen = static_cast<std::size_t>(info.seen);
   info.hash = hash.value();
+  TESSERA_TRY(distributed::parameters_changed(*net));
   return info;
 }
 

@@ -133,6 +133,8 @@ class DistributedEngine : public darknet::Engine, private WrappedRange {
     coordinator_->commit({arguments.learning_rate, arguments.momentum, arguments.decay, arguments.batch});
   }
 
+  Status parameters_changed() override { return coordinator_->share_parameters(); }
+
   void bind(const network& net) {
     using program::Slot;
     for (int node = 0; node < graph_.size(); ++node) {

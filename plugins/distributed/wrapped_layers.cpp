@@ -56,6 +56,11 @@ const layer* first_with_weights(const network* net, LayerRange range) {
 
 }  // namespace
 
+base::Status parameters_changed(const network& net) {
+  const auto found = owners().find(net.layers);
+  return found == owners().end() ? base::Status{} : found->second.range->parameters_changed();
+}
+
 WrappedLayers::WrappedLayers(network* net, LayerRange range, std::vector<bool> delivered, WrappedRange& owner)
     : net_(net), range_(range), delivered_(std::move(delivered)) {
   owners()[net->layers] = {&owner, range};
