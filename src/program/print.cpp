@@ -75,12 +75,12 @@ void steps_text(std::string& text, const Graph& graph, const Program& program, c
                 const Names& names) {
   line(text, "{}: {} steps", title, steps.size());
   if (steps.empty()) return;
-  line(text, "  {:>5}  {:>5}  {:<22}{:<40}  {:<18}  {:>10}  {}", "step", "layer", "operation", "box (n x c x y x x)", "peer", "bytes", "buffers");
+  line(text, "  {:>5}  {:>5}  {:<26}{:<40}  {:<18}  {:>10}  {}", "step", "layer", "operation", "box (n x c x y x x)", "peer", "bytes", "buffers");
   int number = first;
   for (const Step& step : steps) {
     const std::uint64_t bytes = message_bytes(graph, program, step);
     const std::string operation = fmt::format("{}{}", to_string(step.op), step.accumulate ? " (add)" : "");
-    line(text, "  {:>5}  {:>5}  {:<22}{:<40}  {:<18}  {:>10}  {}", number++, graph[step.node].source, operation,
+    line(text, "  {:>5}  {:>5}  {:<26}{:<40}  {:<18}  {:>10}  {}", number++, graph[step.node].source, operation,
          step.box.empty() ? std::string() : geometry::to_string(step.box), peer_text(step, names), bytes ? std::to_string(bytes) : "",
          buffers_text(graph, program, step));
   }

@@ -1,0 +1,230 @@
+// The search for a layout, by made-up costs with a known best and by the simulator's.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <set>
+
+#include "plan/group_search.hpp"
+#include "plan/planner.hpp"
+#include "program/compile.hpp"
+#include "sim/simulator.hpp"
+
+using namespace tessera;
+using doctest::Approx;
+using graph::Graph;
+using plan::Device;
+using plan::LayoutRequest;
+using plan::Plan;
+
+namespace {
+
+// Convolutions 3x3 over one image of 16 x 16, layers 0 to `count` - 1.
+Graph chain(int count) {
+  Graph graph;
+  graph.layers.resize(static_cast<std::size_t>(count) + 1);
+  graph.layers[0].out = {2, 16, 16};
+  graph.layers[0].backward = false;
+  for (int node = 1; node <= count; ++node) {
+    auto& layer = graph.layers[static_cast<std::size_t>(node)];
+    layer.kind = graph::LayerKind::kConvolutional;
+    layer.source = node - 1;
+    layer.inputs = {node - 1};
+    layer.kernel = 3, layer.pad = 1;
+    layer.out = {2, 16, 16};
+  }
+  graph.layers.back().delivered = true;
+  return graph;
+}
+
+// Workers 1 to `count` of one speed.
+std::vector<Device> workers(int count) {
+  std::vector<Device> devices;
+  for (int p = 1; p <= count; ++p) devices.push_back({p, 1.0});
+  return devices;
+}
+
+struct Sides {
+  std::size_t rows, columns, samples;
+  auto operator<=>(const Sides&) const = default;
+};
+
+Sides sides(const plan::Layout& layout) {
+  return {layout.grid.rows.size(), layout.grid.columns.size(), layout.grid.samples.size()};
+}
+
+Sides sides(const Plan& plan) {
+  std::set<geometry::Index> rows, columns, samples;
+  for (const auto& box : plan.owned.back())
+    if (!box.empty()) rows.insert(box.y.begin), columns.insert(box.x.begin), samples.insert(box.n.begin);
+  return {rows.size(), columns.size(), samples.size()};
+}
+
+plan::Layout choose(const Graph& graph, int batch, const LayoutRequest& request, const std::vector<Device>& devices,
+                    const plan::Cost& cost) {
+  const auto layout = plan::choose_layout(graph, batch, request, devices, 1 + static_cast<int>(devices.size()), cost);
+  REQUIRE_MESSAGE(layout, layout.error().message);
+  return *layout;
+}
+
+std::string refusal(const LayoutRequest& request, const std::vector<Device>& devices, const plan::Cost& cost,
+                    int batch = 2) {
+  const auto layout =
+      plan::choose_layout(chain(3), batch, request, devices, 1 + static_cast<int>(devices.size()), cost);
+  REQUIRE_FALSE(layout);
+  return layout.error().message;
+}
+
+const plan::Cost kAnything = [](const Plan&) { return 1.0; };
+const plan::Cost kNothing = [](const Plan&) { return plan::kImpossible; };
+
+LayoutRequest grid(int rows, int columns, int samples = 1) {
+  LayoutRequest request;
+  request.rows = rows, request.columns = columns, request.samples = samples;
+  return request;
+}
+
+bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+}  // namespace
+
+TEST_CASE("a grid that is asked for is taken, whatever it costs") {
+  const auto cost = [](const Plan& plan) { return sides(plan) == Sides{1, 6, 1} ? 1.0 : 9.0; };
+  CHECK(sides(choose(chain(3), 2, grid(3, 2), workers(6), cost)) == Sides{3, 2, 1});
+  CHECK(sides(choose(chain(3), 2, grid(3, 1, 2), workers(6), cost)) == Sides{3, 1, 2});
+  LayoutRequest closed = grid(2, 1);
+  closed.forward_starts = std::vector<int>{1};
+  closed.backward_ends = std::vector<int>{3};
+  CHECK(sides(choose(chain(3), 1, closed, workers(2), kNothing)) == Sides{2, 1, 1});
+}
+
+TEST_CASE("requests that cannot be met are errors that say what can be done") {
+  const std::string tiles = refusal(grid(3, 2), workers(4), kAnything);
+  CHECK_MESSAGE(has(tiles, "grid 3x2 has 6 tiles for 4 workers; use grid = auto or 1x4 or 4x1"), tiles);
+  CHECK(has(refusal(grid(0, 2), workers(4), kAnything), "grid 0x2 is impossible; use grid = auto"));
+  CHECK(
+      has(refusal(grid(1, 1, 4), workers(4), kAnything), "grid 1x1x4 cuts a batch into 4 parts, but it has 2 samples"));
+  CHECK(has(refusal({}, {{1, 1.0}, {2, 0.0}}, kAnything), "participant 2 has the impossible speed 0"));
+  CHECK(has(refusal({}, workers(2), kNothing), "no way was found to cut layers 0 to 2 over 2 devices"));
+  LayoutRequest outside;
+  outside.forward_starts = std::vector<int>{1, 9};
+  CHECK(has(refusal(outside, workers(2), kAnything), "outside the range"));
+}
+
+TEST_CASE("the cheapest of all grids is found") {
+  std::vector<Sides> all;
+  for (std::size_t samples = 1; samples <= 4; ++samples)
+    for (std::size_t rows = 1; rows <= 12; ++rows)
+      if (12 % samples == 0 && 12 / samples % rows == 0) all.push_back({rows, 12 / samples / rows, samples});
+  REQUIRE(all.size() == 6 + 4 + 3 + 2);
+  for (const Sides& best : all) {
+    CAPTURE(best.rows);
+    CAPTURE(best.columns);
+    CAPTURE(best.samples);
+    int looked_at = 0;
+    const auto layout = choose(chain(3), 4, {}, workers(12), [&](const Plan& plan) {
+      ++looked_at;
+      return sides(plan) == best ? 1.0 : 2.0;
+    });
+    CHECK(sides(layout) == best);
+    CHECK(looked_at <= plan::kMostEvaluations);
+  }
+}
+
+TEST_CASE("samples are only cut apart where it clearly pays") {
+  const auto with_samples_cut = [](double seconds) {
+    return [seconds](const Plan& plan) { return sides(plan).samples > 1 ? seconds : 1.0; };
+  };
+  CHECK(sides(choose(chain(2), 2, {}, workers(2), with_samples_cut(0.995))).samples == 1);
+  CHECK(sides(choose(chain(2), 2, {}, workers(2), with_samples_cut(0.9))).samples == 2);
+}
+
+TEST_CASE("shares follow speeds") {
+  const auto equal = choose(chain(2), 1, grid(1, 4), workers(4), kAnything);
+  for (const double share : equal.grid.columns) CHECK(share == Approx(equal.grid.columns[0]));
+
+  const Graph graph = chain(2);
+  const auto unequal = choose(graph, 1, grid(1, 2), {{1, 1.0}, {2, 3.0}}, kAnything);
+  const auto plan = plan::make_plan(graph, 1, unequal);
+  REQUIRE_MESSAGE(plan, plan.error().message);
+  CHECK(plan->box(2, 0).empty());
+  CHECK(plan->box(2, 1).x.size() == 4);
+  CHECK(plan->box(2, 2).x.size() == 12);
+}
+
+TEST_CASE("groups that are given are kept, the others are chosen") {
+  // Each group costs, so the chosen direction ends with one group.
+  const auto cost = [](const Plan& plan) {
+    return 1.0 * static_cast<double>(plan.forward_starts.size() + plan.backward_ends.size());
+  };
+  LayoutRequest request;
+  request.forward_starts = std::vector<int>{1, 3};
+  auto layout = choose(chain(5), 1, request, workers(2), cost);
+  CHECK(layout.forward_starts == std::vector<int>{1, 3});
+  CHECK(layout.backward_ends == std::vector<int>{5});
+  request = {};
+  request.backward_ends = std::vector<int>{2, 4, 5};
+  layout = choose(chain(5), 1, request, workers(2), cost);
+  CHECK(layout.forward_starts == std::vector<int>{1});
+  CHECK(layout.backward_ends == std::vector<int>{2, 4, 5});
+}
+
+TEST_CASE("the descent over single cuts reaches the best groups") {
+  const std::vector<int> starts = {1, 3, 4, 7}, ends = {2, 6, 8};
+  const auto away = [](const std::vector<int>& a, const std::vector<int>& b) {
+    std::vector<int> difference;
+    std::set_symmetric_difference(a.begin(), a.end(), b.begin(), b.end(), std::back_inserter(difference));
+    return static_cast<double>(difference.size());
+  };
+  const auto layout = choose(chain(8), 1, grid(2, 1), workers(2), [&](const Plan& plan) {
+    return 1 + away(plan.forward_starts, starts) + away(plan.backward_ends, ends);
+  });
+  CHECK(layout.forward_starts == starts);
+  CHECK(layout.backward_ends == ends);
+}
+
+TEST_CASE("simulated, what is chosen is valid, never worse than each or one, and the same every time") {
+  const Graph graph = chain(5);
+  std::vector<int> each(5);
+  for (int node = 1; node <= 5; ++node) each[static_cast<std::size_t>(node) - 1] = node;
+  for (const double delay : {1e-6, 3e-4, 1e-1}) {
+    CAPTURE(delay);
+    const std::vector<sim::DeviceProfile> profiles(5, {3.5e7, 2e7, 1e6, delay, 0});
+    const auto cost = [&](const Plan& plan) {
+      return sim::simulate(graph, plan, program::compile(graph, plan, program::Mode::kTrain), profiles).seconds(1);
+    };
+    const auto seconds = [&](const plan::Layout& layout) {
+      const auto plan = plan::make_plan(graph, 2, layout);
+      REQUIRE_MESSAGE(plan, plan.error().message);
+      return cost(*plan);
+    };
+    const auto layout = choose(graph, 2, grid(2, 2), workers(4), cost);
+    plan::Layout other = layout;
+    other.forward_starts = other.backward_ends = each;
+    CHECK(seconds(layout) <= seconds(other));
+    other.forward_starts = {1}, other.backward_ends = {5};
+    CHECK(seconds(layout) <= seconds(other));
+
+    const auto again = choose(graph, 2, grid(2, 2), workers(4), cost);
+    CHECK(again.forward_starts == layout.forward_starts);
+    CHECK(again.backward_ends == layout.backward_ends);
+    CHECK(again.participants == layout.participants);
+  }
+}
+
+TEST_CASE("fewer devices are only named when they are clearly faster, and then the fastest") {
+  const std::vector<Device> devices = {{1, 1.0}, {2, 4.0}, {3, 2.0}, {4, 3.0}};
+  std::set<std::vector<int>> seen;
+  const auto cost = [&](const Plan& plan, const std::vector<int>& members) {
+    REQUIRE(plan.participants == static_cast<int>(members.size()));
+    seen.insert(members);
+    return std::vector<double>{0, 10, 5, 8}[members.size() - 1];
+  };
+  // A request for a grid of all devices does not stand in the way.
+  const auto fewer = plan::faster_with_fewer(chain(3), 1, grid(2, 2), devices, 9, cost);
+  REQUIRE(fewer.has_value());
+  CHECK(fewer->devices == 2);
+  CHECK(fewer->seconds == 5);
+  CHECK(seen == std::set<std::vector<int>>{{0, 2}, {0, 2, 4}, {0, 2, 4, 3}});
+  CHECK_FALSE(plan::faster_with_fewer(chain(3), 1, grid(2, 2), devices, 5.2, cost).has_value());  // not by a twentieth
+  CHECK_FALSE(plan::faster_with_fewer(chain(3), 1, {}, workers(1), 9, cost).has_value());
+}
