@@ -62,7 +62,7 @@ base::Result<std::unique_ptr<WorkerSession>> WorkerSession::open(const wire::Con
     options.bind = data_bind;
   } else {
     // Beside the worker's own address, on any free port.
-    options.bind = listen.starts_with("tcp://") ? listen.substr(0, listen.rfind(':')) + ":*" : "ipc://*";
+    options.bind = listen.starts_with("tcp://") ? listen.substr(0, listen.rfind(':')) + ":*" : fmt::format("{}-data-{}", listen, number);
   }
   TESSERA_ASSIGN(auto endpoint, transport::make_zmq_endpoint(options));
   TESSERA_ASSIGN(const std::string address, endpoint->address());

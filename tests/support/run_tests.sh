@@ -10,6 +10,8 @@ shift
 export LSAN_OPTIONS=${LSAN_OPTIONS:-suppressions=$(cd "$(dirname "$0")" && pwd)/leaks.txt:print_suppressions=0}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+# Sockets and folders of tests, also of those that are killed.
+export TMPDIR=$work
 
 passed=0
 failed=0
