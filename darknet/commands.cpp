@@ -24,7 +24,7 @@ constexpr OptionSpec kOptions[] = {
     {"grid", kText, "plan: ROWSxCOLUMNS of tiles (default: as the cfg says)"},
     {"batch", kInteger, "plan: pictures at once (default: batch / subdivisions)"},
     {"profile", kText, "plan: devices like local, pi3, pi3+, pi4 or pi5"},
-    {"print", kFlag, "plan: every step of every device"},
+    {"print", kFlag, "plan: every step of every device (not with -json)"},
     {"json", kFlag, "plan: as JSON"},
     {"test", kFlag, "plan: for inference"},
     {"once", kFlag, "worker: leave after one session"},

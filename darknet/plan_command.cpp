@@ -239,7 +239,7 @@ base::Result<int> run_plan(const Arguments& arguments) {
         fmt::print("note: the fastest {} of these {} devices alone would be faster: {:.3f} s an iteration\n", fewer->devices, cluster.devices.size(),
                    fewer->seconds);
   }
-  if (arguments.has("print"))
+  if (arguments.has("print") && !arguments.has("json"))
     for (int p = 0; p < cluster.participants(); ++p) fmt::print("\n{}", program::program_text(subject.graph, outcome.programs, p, cluster.names));
   TESSERA_TRY(check_memory(cluster, outcome.forecast));
   return 0;
