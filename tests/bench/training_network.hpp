@@ -73,7 +73,7 @@ inline base::Result<darknet::CfgFile> training_cfg(const std::string& folder, co
     sections.resize(kept);
     sections.push_back({"convolutional", 0, {{"filters", "0", 0}, {"size", "1", 0}, {"stride", "1", 0}, {"activation", "linear", 0}}});
     sections.push_back({"region", 0, {{"num", "5", 0}, {"coords", "4", 0}, {"softmax", "1", 0}, {"jitter", ".2", 0},
-                                      {"anchors", "1,1, 2,2, 3,3, 4,4, 5,5", 0}}});
+                                      {"anchors", "1,1,2,2,3,3,4,4,5,5", 0}}});
   }
   TESSERA_TRY(fit_heads(file));
   darknet::CfgSection& net = sections.front();
