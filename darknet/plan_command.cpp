@@ -123,7 +123,7 @@ base::Result<Cluster> read_cluster(const Arguments& arguments, const distributed
 }
 
 sim::Forecast forecast(const Subject& subject, const plan::Plan& plan, const std::vector<sim::DeviceProfile>& profiles) {
-  return sim::simulate(subject.graph, plan, program::compile(subject.graph, plan, Mode::kTrain), profiles);
+  return sim::simulate(subject.graph, program::compile(subject.graph, plan, Mode::kTrain), profiles, static_cast<int>(subject.subdivisions));
 }
 
 double cost(const Subject& subject, const plan::Plan& plan, const std::vector<sim::DeviceProfile>& profiles) {
@@ -137,7 +137,7 @@ base::Result<Outcome> make_outcome(const Subject& subject, const Cluster& cluste
                                                      [&](const plan::Plan& plan) { return cost(subject, plan, cluster.profiles); }));
   TESSERA_ASSIGN(outcome.plan, plan::make_plan(subject.graph, subject.batch, outcome.layout));
   outcome.programs = program::compile(subject.graph, outcome.plan, mode);
-  outcome.forecast = sim::simulate(subject.graph, outcome.plan, outcome.programs, cluster.profiles);
+  outcome.forecast = sim::simulate(subject.graph, outcome.programs, cluster.profiles, static_cast<int>(subject.subdivisions));
   return outcome;
 }
 

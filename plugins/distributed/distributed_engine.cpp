@@ -93,8 +93,8 @@ class DistributedEngine : public darknet::Engine, private WrappedRange {
       backward_network(net);
       sum += *net->cost;
       if ((*net->seen / static_cast<std::size_t>(net->batch)) % static_cast<std::size_t>(net->subdivisions) == 0) {
-        require(coordinator_->reduce());
-        reduced_ = true;
+        require(coordinator_->settle());
+        settled_ = true;
         update_network(net);
       }
     }
@@ -124,12 +124,15 @@ class DistributedEngine : public darknet::Engine, private WrappedRange {
     return coordinator_->forward();
   }
 
-  void backward(const network&) override { require(coordinator_->backward()); }
+  void backward(const network& net) override {
+    const bool last = (*net.seen / static_cast<std::size_t>(net.batch)) % static_cast<std::size_t>(net.subdivisions) == 0;
+    require(coordinator_->backward(last));
+  }
 
   void update(const update_args& arguments) override {
-    // Callers other than train_batch() come here without having summed the gradients.
-    if (!reduced_) require(coordinator_->reduce());
-    reduced_ = false;
+    // Callers other than train_batch() come here without having waited for the sums.
+    if (!settled_) require(coordinator_->settle());
+    settled_ = false;
     coordinator_->commit({arguments.learning_rate, arguments.momentum, arguments.decay, arguments.batch});
   }
 
@@ -156,7 +159,7 @@ class DistributedEngine : public darknet::Engine, private WrappedRange {
   std::unique_ptr<cluster::LocalWorkers> local_;
   std::unique_ptr<cluster::Coordinator> coordinator_;
   std::unique_ptr<WrappedLayers> wrapped_;
-  bool reduced_ = false;
+  bool settled_ = false;
 };
 
 int cores() { return std::max(1, static_cast<int>(std::thread::hardware_concurrency())); }
@@ -191,6 +194,7 @@ Result<std::unique_ptr<darknet::Engine>> attach_distributed(network* net, const 
   TESSERA_ASSIGN(session.layout, layout_request(settings, *graph));
   session.backend = settings.backend;
   session.memory_mb = settings.memory_mb;
+  session.subdivisions = net->subdivisions;
   session.insecure = options.insecure;
   session.say = say;
     std::unique_ptr<cluster::LocalWorkers> local;

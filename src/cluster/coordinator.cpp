@@ -7,10 +7,10 @@
 #include "cluster/own_address.hpp"
 #include "cluster/process_usage.hpp"
 #include "cluster/protocol.hpp"
-#include "exec/all_reduce.hpp"
 #include "program/compile.hpp"
 #include "sim/profiles.hpp"
 #include "sim/simulator.hpp"
+#include "sim/update.hpp"
 #include "transport/address.hpp"
 #include "transport/inproc.hpp"
 #include "transport/zmq_control.hpp"
@@ -152,6 +152,24 @@ Status Coordinator::send_parameters(const std::vector<Worker*>& to) {
   return {};
 }
 
+Status Coordinator::send_momentum(bool cleared) {
+  const auto participants = static_cast<int>(members_.size());
+  for (int p = 1; p < participants; ++p) {
+    Worker& worker = workers_[static_cast<std::size_t>(members_[static_cast<std::size_t>(p)] - 1)];
+    const std::vector<float> momentum = exec::momentum_of(executor_.graph(), parameters_, p, participants);
+    const auto bytes = std::as_bytes(std::span(momentum));
+    if (cleared && std::all_of(momentum.begin(), momentum.end(), [](float value) { return value == 0; })) continue;
+    for (std::size_t offset = 0; offset < bytes.size(); offset += kParameterPieceBytes) {
+      std::vector<Frame> blobs;
+      blobs.push_back(Frame::copy_of(bytes.subspan(offset, std::min(kParameterPieceBytes, bytes.size() - offset))));
+      worker.link->post(wire::control_text("momentum", {{"offset", offset}}), std::move(blobs));
+      const auto taken = worker.link->await("momentum_taken", Deadline::after(kAnswerPatience));
+      if (!taken) return tl::unexpected(taken.error());
+    }
+  }
+  return {};
+}
+
 Status Coordinator::connect_peers() {
   TESSERA_ASSIGN(const std::string own, endpoint_->address());
   auto peers = nlohmann::json::array({nlohmann::json::array({0, own})});
@@ -168,7 +186,8 @@ Status Coordinator::connect_peers() {
 Status Coordinator::share_parameters() {
   executor_.weights_changed();
   executor_.remember();
-  return send_parameters(members());
+  TESSERA_TRY(send_parameters(members()));
+  return momentum_members_ == members_ ? send_momentum(false) : Status{};
 }
 
 // --- plans -----------------------------------------------------------------------------------------------------------
@@ -185,7 +204,7 @@ Status Coordinator::select(const graph::Graph& graph, geometry::Index batch, pro
     selected.graph = graph;
     TESSERA_ASSIGN(selected.plan, plan::make_plan(graph, batch, layout_));
     program::ProgramSet programs = program::compile(graph, selected.plan, mode);
-    TESSERA_TRY(check_memory(programs));
+    TESSERA_TRY(check_memory(graph, programs));
     selected.program = std::make_shared<const program::Program>(programs.programs[0]);
     TESSERA_TRY(distribute(selected, programs, mode));
     constexpr std::size_t kMostSelected = 8;  // as many as workers keep
@@ -198,6 +217,10 @@ Status Coordinator::select(const graph::Graph& graph, geometry::Index batch, pro
   TESSERA_TRY(executor_.load(selected.graph, selected.program, mode, 0, static_cast<int>(members_.size()), batch));
   plan_ = selected.plan;
   current_ = selected.key;
+  if (mode == program::Mode::kTrain && momentum_members_ != members_) {
+    TESSERA_TRY(send_momentum(true));
+    momentum_members_ = members_;
+  }
   return {};
 }
 
@@ -220,7 +243,7 @@ Status Coordinator::choose_layout(const graph::Graph& graph, geometry::Index bat
   const auto members_cost = [&](const plan::Plan& plan, const std::vector<int>& members) {
     std::vector<sim::DeviceProfile> subset;
     for (int member : members) subset.push_back(profiles[static_cast<std::size_t>(member)]);
-    return sim::simulate(graph, plan, program::compile(graph, plan, program::Mode::kTrain), subset).seconds(1);
+    return sim::simulate(graph, program::compile(graph, plan, program::Mode::kTrain), subset, options_.subdivisions).seconds(options_.subdivisions);
   };
   std::vector<int> everybody(members_.size());
   std::iota(everybody.begin(), everybody.end(), 0);
@@ -234,8 +257,7 @@ Status Coordinator::choose_layout(const graph::Graph& graph, geometry::Index bat
   return {};
 }
 
-Status Coordinator::check_memory(const program::ProgramSet& programs) const {
-  const double fixed = static_cast<double>(exec::parameter_bytes(parameters_)) * 1.5;  // and gradients
+Status Coordinator::check_memory(const graph::Graph& graph, const program::ProgramSet& programs) const {
   std::string table;
   bool fits = true;
   for (std::size_t participant = 0; participant < members_.size(); ++participant) {
@@ -243,7 +265,8 @@ Status Coordinator::check_memory(const program::ProgramSet& programs) const {
     const Worker* worker = coordinator ? nullptr : &workers_[static_cast<std::size_t>(members_[participant] - 1)];
     const int limit_mb = worker && worker->spec.memory_mb > 0 ? worker->spec.memory_mb : options_.memory_mb;
     const double limit = limit_mb > 0 ? limit_mb * 1048576.0 : static_cast<double>(worker ? worker->memory_bytes : physical_memory_bytes());
-    const double needed = static_cast<double>(programs.programs[participant].arena_bytes) + fixed;
+    const std::size_t fixed = sim::parameter_bytes(graph, programs.mode, static_cast<int>(participant), static_cast<int>(members_.size()), options_.subdivisions);
+    const auto needed = static_cast<double>(programs.programs[participant].arena_bytes + fixed);
     fits = fits && needed <= limit;
     table += fmt::format("{}{} needs {:.0f} of {:.0f} MB", table.empty() ? "" : ", ", worker ? worker->spec.name : "coordinator", needed / 1048576, limit / 1048576);
   }
@@ -271,25 +294,27 @@ Status Coordinator::run(const std::string& pass) {
   post_to_members(wire::control_text("run", {{"key", current_}, {"pass", pass}, {"run", ++run_}}));
   mailbox_.start_run(run_);
   if (pass == "forward") return executor_.forward(mailbox_);
-  if (pass == "backward") return executor_.backward(mailbox_);
-  return exec::all_reduce(executor_.gradients().partial(), plan::contributors(plan_), 0, mailbox_);
+  return executor_.backward(mailbox_, pass == "last_backward");
 }
 
-Status Coordinator::reduce() {
-  TESSERA_TRY(run("reduce"));
+Status Coordinator::settle() {
   for (Worker* worker : members()) {
-    const auto reduced = worker->link->await("reduced", Deadline::after(kAnswerPatience));
-    if (!reduced) return tl::unexpected(reduced.error());
+    const auto summed = worker->link->await("summed", Deadline::after(kAnswerPatience));
+    if (!summed) return tl::unexpected(summed.error());
   }
   return {};
 }
 
 void Coordinator::commit(const exec::OptimizerStep& step) {
-  post_to_members(wire::control_text(
-      "commit", {{"learning_rate", step.learning_rate}, {"momentum", step.momentum}, {"decay", step.decay}, {"batch", step.batch}}));
-  executor_.gradients().apply(executor_.graph(), parameters_, step, pool_);
-  executor_.weights_changed();
-  executor_.remember();
+  post_to_members(wire::control_text("commit", {{"run", ++run_},
+                                                {"learning_rate", step.learning_rate},
+                                                {"momentum", step.momentum},
+                                                {"decay", step.decay},
+                                                {"batch", step.batch}}));
+  mailbox_.start_run(run_);
+  executor_.update(step);
+  // Whom this does not reach reports a mixture of weights when it is asked, and gets them all (recover()).
+  if (const auto shared = executor_.share_update(mailbox_); !shared) mailbox_.abort();
 }
 
 void Coordinator::post_to_members(const std::string& text) {
@@ -312,15 +337,22 @@ Status Coordinator::recover() {
       worker->link->forget_messages();
       worker->link->post(wire::control_text("abort"));
     }
-  for (Worker* worker : members())
-    if (!worker->link->lost())
-      if (auto aborted = worker->link->await_despite_failures("aborted", Deadline::after(kAbortPatience)); !aborted) worker->link->declare_lost(aborted.error());
+  std::vector<Worker*> incomplete;
+  for (Worker* worker : members()) {
+    if (worker->link->lost()) continue;
+    const auto aborted = worker->link->await_despite_failures("aborted", Deadline::after(kAbortPatience));
+    if (!aborted) worker->link->declare_lost(aborted.error());
+    else if (!aborted->body.value("complete", false)) incomplete.push_back(worker);
+  }
   drop_lost();
   executor_.restore();
   mailbox_.resume();
   selected_.clear();
   current_ = -1;
   has_layout_ = false;
+  for (Worker* worker : incomplete)
+    if (const auto sent = send_parameters({worker}); !sent) worker->link->declare_lost(sent.error());
+  drop_lost();
   return {};
 }
 

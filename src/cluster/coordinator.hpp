@@ -1,7 +1,7 @@
 // The coordinator's side of a session: opens it on every worker, makes and hands out plans, drives the passes of an
 // iteration, and goes on with those who remain when somebody is lost.
 //
-// An iteration is a transaction: any number of forward and backward passes, then reduce(), then commit(). Until
+// An iteration is a transaction: any number of forward and backward passes, then settle(), then commit(). Until
 // commit() an error leaves the state of the last commit; recover() brings everybody back to it, over the devices that
 // remain, and the iteration is done again by the caller.
 #pragma once
@@ -30,6 +30,7 @@ struct SessionOptions {
   kernels::Backend backend = kernels::Backend::kBlas;
   int threads = 1;                  // the coordinator's, while it computes alone
   int memory_mb = 0;                // per device; 0: what it reports
+  int subdivisions = 1;             // passes to an update
   bool insecure = false;            // peers may connect from other machines without keys
   std::function<void(const std::string&)> say;  // one line a user should read
 };
@@ -46,9 +47,10 @@ class Coordinator {
   void bind(int node, program::Slot slot, float* data) { executor_.bind(node, slot, data); }
 
   [[nodiscard]] base::Status forward() { return run("forward"); }
-  [[nodiscard]] base::Status backward() { return run("backward"); }
-  // Sums the gradients; afterwards every device has them all.
-  [[nodiscard]] base::Status reduce();
+  // `last` of a batch: the gradients are summed meanwhile.
+  [[nodiscard]] base::Status backward(bool last) { return run(last ? "last_backward" : "backward"); }
+  // Waits until they are summed everywhere: from here on the batch can be finished whatever happens.
+  [[nodiscard]] base::Status settle();
   // Applies them everywhere. Cannot fail: a worker that is lost now is noticed by the next pass.
   void commit(const exec::OptimizerStep& step);
 
@@ -92,11 +94,13 @@ class Coordinator {
 
   base::Status open_worker(Worker& worker, std::uint64_t parameters_hash, const transport::SessionToken& token);
   base::Status send_parameters(const std::vector<Worker*>& to);
+  // `cleared`: the workers hold zeros, so that zeros need no sending.
+  base::Status send_momentum(bool cleared);
   base::Status connect_peers();
 
   base::Status choose_layout(const graph::Graph& graph, geometry::Index batch);
   base::Status distribute(const Selected& selected, const program::ProgramSet& programs, program::Mode mode);
-  base::Status check_memory(const program::ProgramSet& programs) const;
+  base::Status check_memory(const graph::Graph& graph, const program::ProgramSet& programs) const;
 
   base::Status run(const std::string& pass);
   void post_to_members(const std::string& text);
@@ -113,6 +117,7 @@ class Coordinator {
   exec::Executor executor_;
   std::vector<Worker> workers_;
   std::vector<int> members_;  // endpoint numbers by participant; the coordinator first
+  std::vector<int> momentum_members_;  // among whom the momentum was divided last
 
   bool has_layout_ = false;
   plan::Layout layout_;

@@ -13,11 +13,13 @@
 //   plan {key, members, graph, plan, mode, fingerprint}
 //                                         →
 //                                         ←       planned {key, arena_bytes}
-//   run {key, pass, run}                  →       (forward, backward: silent; reduce: reduced {run})
-//   commit {learning_rate, momentum, decay, batch}
+//   momentum {offset} + blob, repeated    →       (of its chunks; only after a training plan for other members than before)
+//                                         ←       momentum_taken {offset}, each
+//   run {key, pass, run}                  →       (forward, backward: silent; last_backward: summed {run})
+//   commit {run, learning_rate, momentum, decay, batch}
 //                                         →
 //   abort {}                              →
-//                                         ←       aborted {}
+//                                         ←       aborted {complete}: false when its weights are a mixture of two updates
 //   close {}                              →
 //   beat {}                               ↔       every kBeatInterval, both ways; the worker's carry its usage
 //                                         ←       failed {code, message, peer}: the current work cannot go on
@@ -30,7 +32,7 @@
 namespace tessera::cluster {
 
 // Changes whenever a message or a program's meaning does.
-inline constexpr int kProtocol = 1;
+inline constexpr int kProtocol = 2;
 
 inline constexpr base::Milliseconds kBeatInterval{500};
 // A worker that is not heard for this long is lost. Together with the interval below the 3 s promised in README.
@@ -45,7 +47,7 @@ inline constexpr base::Milliseconds kConnectPatience{3000};
 inline constexpr base::Milliseconds kLocalStartPatience{30000};
 // One wait for a piece of a tensor.
 inline constexpr base::Milliseconds kPiecePatience{120000};
-// Pieces in which parameters travel, small enough for beats to pass between them.
+// Pieces in which parameters and momentum travel, small enough for beats to pass between them.
 inline constexpr std::size_t kParameterPieceBytes = std::size_t{1} << 20;
 inline constexpr std::size_t kParameterPiecesAhead = 4;
 

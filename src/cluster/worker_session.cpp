@@ -6,7 +6,6 @@
 
 #include "cluster/process_usage.hpp"
 #include "cluster/protocol.hpp"
-#include "exec/all_reduce.hpp"
 #include "plan/plan.hpp"
 #include "program/compile.hpp"
 #include "transport/zmq_endpoint.hpp"
@@ -87,7 +86,7 @@ base::Result<std::unique_ptr<WorkerSession>> WorkerSession::open(const wire::Con
 WorkerSession::WorkerSession(graph::Graph graph, std::uint64_t session, int number, std::unique_ptr<transport::Endpoint> endpoint,
                              kernels::Backend backend, int threads, Reply reply)
     : graph_(std::move(graph)), session_(session), number_(number), reply_(std::move(reply)), endpoint_(std::move(endpoint)),
-      mailbox_(*endpoint_, session, kPiecePatience), pool_(threads), storage_(graph_),
+      mailbox_(*endpoint_, session, kPiecePatience), pool_(threads), storage_(graph_, exec::ParameterStorage::Holds::kReplica),
       executor_(graph_, storage_.parameters(), backend, pool_) {
   publish_usage();
 }
@@ -166,7 +165,7 @@ void WorkerSession::recover() {
   failed_ = false;
   plans_.clear();
   current_ = -1;
-  reply_(wire::control_text("aborted"));
+  reply_(wire::control_text("aborted", {{"complete", complete_}}));
 }
 
 Status WorkerSession::execute(const Command& command) {
@@ -176,6 +175,7 @@ Status WorkerSession::execute(const Command& command) {
   if (type == "commit") return commit(fields);
   if (type == "plan") return plan(command.message);
   if (type == "parameters") return take_parameters(command);
+  if (type == "momentum") return take_momentum(command);
   if (type == "connect") return connect(fields);
   return base::error(ErrorCode::kProtocol, "unknown message '{}'", type);
 }
@@ -192,9 +192,21 @@ Status WorkerSession::take_parameters(const Command& command) {
   arrived_ += command.blobs[0].size();
   reply_(wire::control_text("parameters_taken", {{"offset", arrived_}}));
   if (arrived_ < total) return {};
+  complete_ = true;
   executor_.weights_changed();
   executor_.remember();
   reply_(wire::control_text("parameters_loaded", {{"hash", wire::hash_to_text(exec::parameters_hash(parameters))}}));
+  return {};
+}
+
+Status WorkerSession::take_momentum(const Command& command) {
+  const Fields fields(command.message);
+  const auto momentum = std::as_writable_bytes(executor_.shard().momentum());
+  TESSERA_ASSIGN(const auto offset, fields.unsigned_integer("offset"));
+  if (command.blobs.size() != 1 || offset > momentum.size() || command.blobs[0].size() > momentum.size() - offset)
+    return base::error(ErrorCode::kProtocol, "momentum does not fit the plan");
+  std::ranges::copy(command.blobs[0].bytes(), momentum.begin() + static_cast<std::ptrdiff_t>(offset));
+  reply_(wire::control_text("momentum_taken", {{"offset", offset}}));
   return {};
 }
 
@@ -231,7 +243,6 @@ Status WorkerSession::plan(const wire::ControlMessage& message) {
   TESSERA_ASSIGN(const std::uint64_t fingerprint, fields.hash("fingerprint"));
   loaded.mode = mode == "train" ? program::Mode::kTrain : program::Mode::kTest;
   loaded.batch = plan.batch;
-  loaded.contributes = plan::contributors(plan);
   program::ProgramSet set = program::compile(loaded.graph, plan, loaded.mode);
   if (program::fingerprint(set) != fingerprint)
     return base::error(ErrorCode::kProtocol, "its program differs from the coordinator's; install the same version of darknet on all devices");
@@ -264,12 +275,10 @@ Status WorkerSession::run(const Fields& fields) {
   TESSERA_TRY(make_current(static_cast<int>(key)));
   mailbox_.start_run(run);
   if (pass == "forward") return executor_.forward(mailbox_);
-  if (pass == "backward") return executor_.backward(mailbox_);
-  if (pass != "reduce") return base::error(ErrorCode::kProtocol, "unknown pass '{}'", pass);
-  const Loaded& loaded = plans_.at(current_);
-  const auto self = std::find(loaded.members.begin(), loaded.members.end(), number_) - loaded.members.begin();
-  TESSERA_TRY(exec::all_reduce(executor_.gradients().partial(), loaded.contributes, static_cast<int>(self), mailbox_));
-  reply_(wire::control_text("reduced", {{"run", run}}));
+  if (pass == "backward") return executor_.backward(mailbox_, false);
+  if (pass != "last_backward") return base::error(ErrorCode::kProtocol, "unknown pass '{}'", pass);
+  TESSERA_TRY(executor_.backward(mailbox_, true));
+  reply_(wire::control_text("summed", {{"run", run}}));
   return {};
 }
 
@@ -279,10 +288,13 @@ Status WorkerSession::commit(const Fields& fields) {
   TESSERA_ASSIGN(const double momentum, fields.number("momentum"));
   TESSERA_ASSIGN(const double decay, fields.number("decay"));
   TESSERA_ASSIGN(const auto batch, fields.integer("batch", 1, 1 << 30));
+  TESSERA_ASSIGN(const auto run, fields.unsigned_integer("run"));
   step = {static_cast<float>(learning_rate), static_cast<float>(momentum), static_cast<float>(decay), static_cast<int>(batch)};
-  executor_.gradients().apply(graph_, storage_.parameters(), step, pool_);
-  executor_.weights_changed();
-  executor_.remember();
+  complete_ = false;
+  mailbox_.start_run(run);
+  executor_.update(step);
+  TESSERA_TRY(executor_.share_update(mailbox_));
+  complete_ = true;
   return {};
 }
 

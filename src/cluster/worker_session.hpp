@@ -52,7 +52,6 @@ class WorkerSession {
     program::Mode mode = program::Mode::kTrain;
     geometry::Index batch = 0;
     std::vector<int> members;
-    std::vector<bool> contributes;
   };
 
   WorkerSession(graph::Graph graph, std::uint64_t session, int number, std::unique_ptr<transport::Endpoint> endpoint,
@@ -61,6 +60,7 @@ class WorkerSession {
   void work();
   base::Status execute(const Command& command);
   base::Status take_parameters(const Command& command);
+  base::Status take_momentum(const Command& command);
   base::Status connect(const wire::Fields& fields);
   base::Status plan(const wire::ControlMessage& message);
   base::Status run(const wire::Fields& fields);
@@ -80,6 +80,7 @@ class WorkerSession {
   exec::ParameterStorage storage_;
   exec::Executor executor_;
   std::size_t arrived_ = 0;  // bytes of parameters
+  bool complete_ = true;     // all weights are of the same update
   std::map<int, Loaded> plans_;
   int current_ = -1;
   bool failed_ = false;  // since then commands are skipped until `abort`

@@ -7,11 +7,13 @@
 #include "base/check.hpp"
 #include "kernels/elementwise.hpp"
 #include "kernels/pool.hpp"
+#include "program/work.hpp"
 
 namespace tessera::exec {
 
 using base::ErrorCode;
 using geometry::Box;
+using geometry::FloatView;
 using graph::LayerKind;
 using program::Op;
 using program::Slot;
@@ -26,17 +28,7 @@ constexpr geometry::Index kSumFields = sizeof(kernels::ChannelSums) / sizeof(dou
 
 std::size_t at(int i) { return static_cast<std::size_t>(i); }
 
-bool is_transfer(Op op) {
-  switch (op) {
-    case Op::kSend:
-    case Op::kReceive:
-    case Op::kSendMoments:
-    case Op::kReceiveMoments:
-    case Op::kSendSums:
-    case Op::kReceiveSums: return true;
-    default: return false;
-  }
-}
+bool is_transfer(Op op) { return program::is_send(op) || program::is_receive(op); }
 
 bool is_backward(Op op) { return op >= Op::kConvolutionData; }
 
@@ -100,7 +92,8 @@ base::Status Executor::load(const graph::Graph& graph, std::shared_ptr<const pro
                          program->arena_bytes >> 20);
     arena_bytes_ = program->arena_bytes;
   }
-  if (participants == 1 && mode == program::Mode::kTrain) gradients_.accumulate_in(graph, parameters_);
+  if (mode == program::Mode::kTrain && participants == 1) gradients_.accumulate_in(graph, parameters_);
+  if (mode == program::Mode::kTrain && participants > 1) shard_.assign(graph, self, participants);
   graph_ = graph;
   program_ = std::move(program);
   mode_ = mode;
@@ -136,9 +129,26 @@ base::Status Executor::load_convolutions(const program::Program& program, const 
 
 void Executor::bind(int node, Slot slot, float* data) { external_[{node, slot}] = data; }
 
-base::Status Executor::forward(Mailbox& mailbox) { return run(program_->forward, mailbox); }
+base::Status Executor::forward(Mailbox& mailbox) { return run(program_->forward, mailbox, false); }
 
-base::Status Executor::backward(Mailbox& mailbox) { return run(program_->backward, mailbox); }
+base::Status Executor::backward(Mailbox& mailbox, bool last) { return run(program_->backward, mailbox, last); }
+
+void Executor::update(const OptimizerStep& step) {
+  if (self_ == 0) {
+    gradients_.apply(graph_, parameters_, step, pool_);
+  } else {
+    gradients_.apply_norm(graph_, parameters_, step, pool_);
+    shard_.apply(graph_, parameters_, step, pool_);
+  }
+  weights_changed();
+  remember();
+}
+
+base::Status Executor::share_update(Mailbox& mailbox) {
+  const auto status = exchange_updates(graph_, parameters_, self_, participants_, mailbox);
+  weights_changed();
+  return status;
+}
 
 void Executor::weights_changed() {
   for (auto& convolution : convolutions_)
@@ -161,17 +171,20 @@ void Executor::restore() {
     std::copy(middle, remembered_[node].end(), p.rolling_variance.begin());
   }
   gradients_.clear();
+  shard_.clear_sums();
 }
 
-base::Status Executor::run(const std::vector<Step>& steps, Mailbox& mailbox) {
+base::Status Executor::run(const std::vector<Step>& steps, Mailbox& mailbox, bool sum_gradients) {
   for (const Step& step : steps) {
-    if (is_transfer(step.op)) {
+    if (program::sums_gradients(step.op)) {
+      if (sum_gradients) TESSERA_TRY(sum_gradient(step, mailbox));
+    } else if (is_transfer(step.op)) {
       TESSERA_TRY(transfer(step, mailbox));
-      continue;
+    } else {
+      const auto start = base::Clock::now();
+      compute(step);
+      usage_.busy_seconds += base::seconds_between(start, base::Clock::now());
     }
-    const auto start = base::Clock::now();
-    compute(step);
-    usage_.busy_seconds += base::seconds_between(start, base::Clock::now());
   }
   return {};
 }
@@ -344,6 +357,31 @@ base::Status Executor::receive_part(const Step& step, Mailbox& mailbox, std::spa
   const Box box{{0, 1}, {0, graph_[step.node].out.c}, {0, 1}, {0, fields}};
   TESSERA_ASSIGN(const Frame frame, mailbox.receive(step.peer, {step.transfer, wire::ElementType::kFloat64, box}));
   std::memcpy(part.data(), frame.data(), part.size());
+  return {};
+}
+
+base::Status Executor::sum_gradient(const Step& step, Mailbox& mailbox) {
+  if (step.op == Op::kDropGradient) {
+    gradients_.drop_summed(step.node);
+    return {};
+  }
+  const auto own = [&] { return FloatView{gradients_.summed(step.node).data() + step.box.x.begin, step.box}; };
+  // The coordinator sums, and gathers the sums, in place of its own part, which has been sent by then.
+  const auto sum = [&] { return self_ == 0 ? own() : FloatView{shard_.sum(step.node, step.box.x).data(), step.box}; };
+  const Piece piece{step.transfer, wire::ElementType::kFloat32, step.box};
+  if (program::is_send(step.op)) {
+    Frame frame = mailbox.allocate(at(static_cast<int>(step.box.elements())) * sizeof(float));
+    kernels::pack(step.op == Op::kSendGradient ? own() : sum(), step.box, frame.bytes(), pool_);
+    return mailbox.send(step.peer, Lane::kBulk, piece, std::move(frame));
+  }
+  if (step.op == Op::kOwnGradient) {
+    if (!step.accumulate) kernels::fill(sum(), step.box, 0.0f, pool_);
+    else if (self_ != 0) kernels::copy(own(), sum(), step.box, pool_);
+    return {};
+  }
+  TESSERA_ASSIGN(const Frame frame, mailbox.receive(step.peer, piece));
+  if (step.op == Op::kReceiveGradient) kernels::unpack_add(frame.bytes(), sum(), step.box, pool_);
+  else kernels::unpack(frame.bytes(), own(), step.box, pool_);
   return {};
 }
 

@@ -11,6 +11,7 @@
 #include "exec/gradients.hpp"
 #include "exec/mailbox.hpp"
 #include "exec/parameters.hpp"
+#include "exec/shard.hpp"
 #include "kernels/batch_norm.hpp"
 #include "kernels/convolution.hpp"
 #include "program/program.hpp"
@@ -39,12 +40,19 @@ class Executor {
   // Runs one pass of the current program. Transfers go through `mailbox`, whose run has been started. After an error
   // the tensors are lost; statistics and gradients are put right with restore().
   [[nodiscard]] base::Status forward(Mailbox& mailbox);
-  [[nodiscard]] base::Status backward(Mailbox& mailbox);
+  // `last`: of a batch, then the gradients are summed as well.
+  [[nodiscard]] base::Status backward(Mailbox& mailbox, bool last);
 
   Gradients& gradients() { return gradients_; }
+  Shard& shard() { return shard_; }
   const graph::Graph& graph() const { return graph_; }
 
-  // The weights were changed from outside (loaded, or updated).
+  // One optimiser step: the coordinator (or who computes alone) updates all weights, the others those of their chunks.
+  void update(const OptimizerStep& step);
+  // After an update, on all participants at once: makes all replicas equal again. After an error the weights are a mixture.
+  [[nodiscard]] base::Status share_update(Mailbox& mailbox);
+
+  // The weights were changed from outside.
   void weights_changed();
 
   // An iteration is a transaction: remember() at its start, restore() puts rolling averages back and clears gradients.
@@ -67,8 +75,9 @@ class Executor {
   };
 
   base::Status load_convolutions(const program::Program& program, const graph::Graph& graph);
-  base::Status run(const std::vector<program::Step>& steps, Mailbox& mailbox);
+  base::Status run(const std::vector<program::Step>& steps, Mailbox& mailbox, bool sum_gradients);
   base::Status transfer(const program::Step& step, Mailbox& mailbox);
+  base::Status sum_gradient(const program::Step& step, Mailbox& mailbox);
   void compute(const program::Step& step);
   void forward_step(const program::Step& step);
   void backward_step(const program::Step& step);
@@ -94,6 +103,7 @@ class Executor {
   base::ThreadPool& pool_;
   kernels::Scratch scratch_;
   Gradients gradients_;
+  Shard shard_;
 
   std::shared_ptr<const program::Program> program_;
   program::Mode mode_ = program::Mode::kTrain;

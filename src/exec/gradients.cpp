@@ -2,64 +2,108 @@
 
 #include <algorithm>
 
-#include "kernels/update.hpp"
+#include "program/gradient_chunks.hpp"
 
 namespace tessera::exec {
 
 Gradients::Gradients(const graph::Graph& graph) : layers_(graph.layers.size()) {
-  std::size_t partial = 0, norm = 0;
+  std::size_t norm = 0;
+  for (int node = 0; node < graph.size(); ++node)
+    if (graph[node].batch_normalize) norm += 2 * static_cast<std::size_t>(graph[node].out.c);
+  norm_.resize(norm);
+  std::span<float> left(norm_);
+  const auto take = [&](std::size_t count) {
+    const std::span<float> taken = left.first(count);
+    left = left.subspan(count);
+    return taken;
+  };
   for (int node = 0; node < graph.size(); ++node) {
     if (!graph[node].trainable()) continue;
+    Layer& l = layer(node);
     const auto channels = static_cast<std::size_t>(graph[node].out.c);
-    partial += static_cast<std::size_t>(graph.weights(node)) + (graph[node].batch_normalize ? 0 : channels);
-    norm += graph[node].batch_normalize ? 2 * channels : 0;
+    l.weights = static_cast<std::size_t>(graph.weights(node));
+    l.biases = static_cast<std::size_t>(program::summed_elements(graph, node)) - l.weights;
+    l.norm_biases = take(graph[node].batch_normalize ? channels : 0);
+    l.scales = take(graph[node].batch_normalize ? channels : 0);
   }
-  partial_.resize(partial);
-  norm_.resize(norm);
-  float *next = partial_.data(), *next_norm = norm_.data();
-  const auto take = [](float*& from, std::size_t count) {
-    const std::span<float> span(from, count);
-    from += count;
-    return span;
-  };
-  for (int node = graph.size() - 1; node >= 0; --node) {
-    if (!graph[node].trainable()) continue;
-    const auto channels = static_cast<std::size_t>(graph[node].out.c);
-    const bool normalized = graph[node].batch_normalize;
-    layer(node).weights = take(next, static_cast<std::size_t>(graph.weights(node)));
-    layer(node).biases = take(normalized ? next_norm : next, channels);
-    layer(node).scales = take(next_norm, normalized ? channels : 0);
+}
+
+std::span<float> Gradients::summed(int node) {
+  Layer& l = layer(node);
+  if (l.summed.empty()) {
+    l.summed = std::move(spare_);
+    spare_ = {};
+    l.summed.assign(l.weights + l.biases, 0.0f);
   }
+  return l.summed;
+}
+
+std::span<float> Gradients::weights(int node) {
+  return in_updates_ ? layer(node).in_weights : summed(node).first(layer(node).weights);
+}
+
+std::span<float> Gradients::biases(int node) {
+  Layer& l = layer(node);
+  if (l.biases == 0) return l.norm_biases;
+  return in_updates_ ? l.in_biases : summed(node).subspan(l.weights);
+}
+
+void Gradients::drop_summed(int node) {
+  std::vector<float> given_up = std::move(layer(node).summed);
+  layer(node).summed = {};
+  if (given_up.capacity() > spare_.capacity()) spare_ = std::move(given_up);
+}
+
+std::size_t Gradients::bytes() const {
+  std::size_t elements = norm_.size() + spare_.capacity();
+  for (const Layer& l : layers_) elements += l.summed.capacity();
+  return elements * sizeof(float);
 }
 
 void Gradients::accumulate_in(const graph::Graph& graph, const Parameters& parameters) {
   for (int node = 0; node < graph.size(); ++node) {
     if (!graph[node].trainable()) continue;
     const LayerParameters& p = parameters.layers[static_cast<std::size_t>(node)];
-    layer(node).weights = p.weight_updates;
-    if (!graph[node].batch_normalize) layer(node).biases = p.bias_updates;
+    layer(node).in_weights = p.weight_updates;
+    if (!graph[node].batch_normalize) layer(node).in_biases = p.bias_updates;
   }
-  std::vector<float>().swap(partial_);  // an assignment would keep the memory
   in_updates_ = true;
+  clear();
 }
 
 void Gradients::clear() {
-  std::fill(partial_.begin(), partial_.end(), 0.0f);
+  for (Layer& l : layers_) l.summed = {};
+  spare_ = {};
   std::fill(norm_.begin(), norm_.end(), 0.0f);
 }
 
 void Gradients::apply(const graph::Graph& graph, const Parameters& parameters, const OptimizerStep& step, base::ThreadPool& pool) {
+  apply_norm(graph, parameters, step, pool);
   for (int node = 0; node < graph.size(); ++node) {
     if (!graph[node].trainable()) continue;
     const LayerParameters& p = parameters.layers[static_cast<std::size_t>(node)];
-    const kernels::UpdateParameters update{step.learning_rate * graph[node].learning_rate_scale, step.momentum, step.decay, step.batch};
-    const bool normalized = graph[node].batch_normalize;
+    const auto update = update_parameters(graph, node, step);
     const auto unless_in_updates = [&](std::span<float> gradient) { return in_updates_ ? std::span<float>() : gradient; };
-    kernels::update_biases(update, p.biases, p.bias_updates, normalized ? biases(node) : unless_in_updates(biases(node)), pool);
-    if (normalized) kernels::update_biases(update, p.scales, p.scale_updates, scales(node), pool);
+    if (!graph[node].batch_normalize) kernels::update_biases(update, p.biases, p.bias_updates, unless_in_updates(biases(node)), pool);
     kernels::update_weights(update, p.weights, p.weight_updates, unless_in_updates(weights(node)), pool);
+    drop_summed(node);
   }
   clear();
+}
+
+void Gradients::apply_norm(const graph::Graph& graph, const Parameters& parameters, const OptimizerStep& step, base::ThreadPool& pool) {
+  for (int node = 0; node < graph.size(); ++node) {
+    if (!graph[node].batch_normalize) continue;
+    const LayerParameters& p = parameters.layers[static_cast<std::size_t>(node)];
+    const auto update = update_parameters(graph, node, step);
+    kernels::update_biases(update, p.biases, p.bias_updates, biases(node), pool);
+    kernels::update_biases(update, p.scales, p.scale_updates, scales(node), pool);
+  }
+  std::fill(norm_.begin(), norm_.end(), 0.0f);
+}
+
+kernels::UpdateParameters update_parameters(const graph::Graph& graph, int node, const OptimizerStep& step) {
+  return {step.learning_rate * graph[node].learning_rate_scale, step.momentum, step.decay, step.batch};
 }
 
 }  // namespace tessera::exec

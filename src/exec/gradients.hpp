@@ -1,4 +1,4 @@
-// The gradient of one batch: what this participant computed, later the sum over all.
+// The gradient of one batch: what this participant computed of it. In the coordinator, after a batch's last pass, all of it.
 #pragma once
 
 #include <span>
@@ -7,6 +7,7 @@
 #include "base/thread_pool.hpp"
 #include "exec/parameters.hpp"
 #include "graph/graph.hpp"
+#include "kernels/update.hpp"
 
 namespace tessera::exec {
 
@@ -18,37 +19,49 @@ struct OptimizerStep {
   int batch = 1;  // images: batch * subdivisions
 };
 
-// `partial()` holds the parts that are computed from owned boxes and summed over participants: weights of all layers
-// (last layer first, the order in which back-propagation finishes them) and biases of layers without batch norm.
-// Gradients of batch norm come from exchanged sums and are complete on every participant already.
+// Arrays that are summed over participants (program/gradient_chunks.hpp) are made, zeroed, when they are first asked for,
+// and can be given up one by one: with one pass per batch only a layer or two has one at a time. Gradients of batch norm
+// come from exchanged sums and are complete on every participant; they always exist.
 class Gradients {
  public:
   explicit Gradients(const graph::Graph& graph);
 
-  std::span<float> partial() { return partial_; }
-  std::span<float> weights(int node) { return layer(node).weights; }
-  std::span<float> biases(int node) { return layer(node).biases; }  // of `partial`, or of batch norm
+  std::span<float> summed(int node);                        // weights, then biases of a layer without batch norm
+  std::span<float> weights(int node);
+  std::span<float> biases(int node);                        // of `summed`, or of batch norm
   std::span<float> scales(int node) { return layer(node).scales; }
-  std::size_t bytes() const { return (partial_.size() + norm_.size()) * sizeof(float); }
+  bool has_summed(int node) { return !layer(node).summed.empty(); }
+  void drop_summed(int node);
+  std::size_t bytes() const;
 
-  // From now on, what would go to partial() is added straight to the momentum arrays, as Darknet does, and partial() is
-  // empty. It cannot be undone: for a device that computes alone, where no iteration is ever abandoned.
+  // From now on, what would be summed is added straight to the momentum arrays, as Darknet does. It cannot be undone: for
+  // a device that computes alone, where no iteration is ever abandoned.
   void accumulate_in(const graph::Graph& graph, const Parameters& parameters);
 
+  // Zeros everywhere; memory of `summed` is given back.
   void clear();
 
   // One step of Darknet's optimiser with these (complete) gradients; clears them.
   void apply(const graph::Graph& graph, const Parameters& parameters, const OptimizerStep& step, base::ThreadPool& pool);
+  // The same for biases and scales of batch norm alone; clears those.
+  void apply_norm(const graph::Graph& graph, const Parameters& parameters, const OptimizerStep& step, base::ThreadPool& pool);
 
  private:
   struct Layer {
-    std::span<float> weights, biases, scales;
+    std::size_t weights = 0, biases = 0;  // elements of `summed`
+    std::vector<float> summed;
+    std::span<float> in_weights, in_biases;  // instead of `summed`, when accumulated in the momentum
+    std::span<float> norm_biases, scales;
   };
   Layer& layer(int node) { return layers_[static_cast<std::size_t>(node)]; }
 
   bool in_updates_ = false;
-  std::vector<float> partial_, norm_;
+  std::vector<float> norm_;
   std::vector<Layer> layers_;
+  std::vector<float> spare_;  // the largest array given up, for the next one asked for
 };
+
+// `step` for the layer `node`.
+kernels::UpdateParameters update_parameters(const graph::Graph& graph, int node, const OptimizerStep& step);
 
 }  // namespace tessera::exec

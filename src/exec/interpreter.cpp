@@ -4,7 +4,6 @@
 #include <thread>
 
 #include "base/check.hpp"
-#include "exec/all_reduce.hpp"
 #include "program/compile.hpp"
 
 namespace tessera::exec {
@@ -12,7 +11,7 @@ namespace tessera::exec {
 struct Interpreter::Device {
   Device(const graph::Graph& graph, const Parameters& shared, std::unique_ptr<transport::Endpoint> own_endpoint, int self,
          const InterpreterOptions& options)
-      : endpoint(std::move(own_endpoint)), mailbox(*endpoint, 0, options.patience), pool(options.threads), storage(self == 0 ? graph::Graph{} : graph),
+      : endpoint(std::move(own_endpoint)), mailbox(*endpoint, 0, options.patience), pool(options.threads), storage(self == 0 ? graph::Graph{} : graph, ParameterStorage::Holds::kReplica),
         parameters(self == 0 ? shared : storage.parameters()), executor(graph, parameters, options.backend, pool) {}
 
   std::unique_ptr<transport::Endpoint> endpoint;
@@ -38,11 +37,11 @@ base::Status Interpreter::load(const graph::Graph& graph, const plan::Plan& plan
   TESSERA_TRY(plan::validate(plan, graph));
   graph_ = graph;
   programs_ = program::compile(graph, plan, mode);
-  contributes_ = plan::contributors(plan);
   for (int p = 0; p < participants(); ++p) {
     auto program = std::make_shared<const program::Program>(programs_.programs[static_cast<std::size_t>(p)]);
     TESSERA_TRY(executor(p).load(graph, std::move(program), mode, p, participants(), plan.batch));
   }
+  share_momentum();
   return {};
 }
 
@@ -72,26 +71,28 @@ base::Status Interpreter::forward() {
   return everywhere([](int, Device& device) { return device.executor.forward(device.mailbox); });
 }
 
-base::Status Interpreter::backward() {
-  return everywhere([](int, Device& device) { return device.executor.backward(device.mailbox); });
+base::Status Interpreter::backward(bool last) {
+  return everywhere([last](int, Device& device) { return device.executor.backward(device.mailbox, last); });
 }
 
-base::Status Interpreter::reduce_gradients() {
-  return everywhere([this](int p, Device& device) { return all_reduce(device.executor.gradients().partial(), contributes_, p, device.mailbox); });
-}
-
-void Interpreter::apply(const OptimizerStep& step) {
-  for (auto& device : devices_) {
-    device->executor.gradients().apply(graph_, device->parameters, step, device->pool);
-    device->executor.weights_changed();
-  }
+base::Status Interpreter::apply(const OptimizerStep& step) {
+  return everywhere([&](int p, Device& device) -> base::Status {
+    device.executor.update(step);
+    return device.executor.share_update(device.mailbox);
+  });
 }
 
 void Interpreter::share_parameters() {
   std::vector<std::byte> bytes(parameter_bytes(parameters(0)));
   write_parameters(parameters(0), bytes);
   for (int p = 1; p < participants(); ++p) read_parameters(bytes, parameters(p));
+  share_momentum();
   for (auto& device : devices_) device->executor.weights_changed();
+}
+
+void Interpreter::share_momentum() {
+  for (int p = 1; p < participants(); ++p)
+    if (executor(p).shard().assigned()) std::ranges::copy(momentum_of(graph_, parameters(0), p, participants()), executor(p).shard().momentum().begin());
 }
 
 Gradients& Interpreter::gradients(int participant) { return executor(participant).gradients(); }

@@ -30,13 +30,12 @@ class Interpreter {
   void bind(int node, program::Slot slot, float* data);
 
   [[nodiscard]] base::Status forward();
-  [[nodiscard]] base::Status backward();
-  // Sums the gradients over participants; then they are complete in gradients(p), for every p.
-  [[nodiscard]] base::Status reduce_gradients();
+  // After the last pass of a batch the gradients are complete in gradients(0), and each chunk's with its owner.
+  [[nodiscard]] base::Status backward(bool last);
   // Applies them everywhere.
-  void apply(const OptimizerStep& step);
+  [[nodiscard]] base::Status apply(const OptimizerStep& step);
 
-  // Copies participant 0's parameters to all others (after they were loaded or changed).
+  // Copies participant 0's parameters, momentum included, to all others (after they were loaded or changed).
   void share_parameters();
 
   int participants() const { return static_cast<int>(devices_.size()); }
@@ -52,11 +51,11 @@ class Interpreter {
   // Runs `work` on every device, each in its thread, and returns the first error.
   template <typename Work>
   base::Status everywhere(Work work);
+  void share_momentum();
 
   graph::Graph graph_;
   std::vector<std::unique_ptr<Device>> devices_;
   program::ProgramSet programs_;
-  std::vector<bool> contributes_;
   std::uint64_t run_ = 0;
 };
 

@@ -13,7 +13,6 @@ namespace {
 struct Sizes {
   std::size_t weights = 0, channels = 0;
   bool batch_normalize = false;
-  std::size_t total() const { return 2 * weights + (batch_normalize ? 6 : 2) * channels; }
 };
 
 Sizes sizes(const graph::Graph& graph, int node) {
@@ -24,13 +23,18 @@ Sizes sizes(const graph::Graph& graph, int node) {
 
 }  // namespace
 
-std::vector<std::span<float>> arrays(const LayerParameters& l) {
-  return {l.weights, l.biases, l.scales, l.rolling_mean, l.rolling_variance, l.weight_updates, l.bias_updates, l.scale_updates};
+std::vector<std::span<float>> replicated_arrays(const LayerParameters& l) {
+  const bool normalized = !l.scales.empty();
+  return {l.weights, l.biases, l.scales, l.rolling_mean, l.rolling_variance, normalized ? l.bias_updates : std::span<float>(), l.scale_updates};
 }
 
-ParameterStorage::ParameterStorage(const graph::Graph& graph) {
+ParameterStorage::ParameterStorage(const graph::Graph& graph, Holds holds) {
+  const bool everything = holds == Holds::kEverything;
   std::size_t total = 0;
-  for (int node = 0; node < graph.size(); ++node) total += sizes(graph, node).total();
+  for (int node = 0; node < graph.size(); ++node) {
+    const Sizes s = sizes(graph, node);
+    total += (everything ? 2 : 1) * s.weights + (s.batch_normalize ? 6 : everything ? 2 : 1) * s.channels;
+  }
   memory_.resize(total);
   float* next = memory_.data();
   const auto take = [&](std::size_t count) {
@@ -47,8 +51,8 @@ ParameterStorage::ParameterStorage(const graph::Graph& graph) {
     l.scales = take(norm);
     l.rolling_mean = take(norm);
     l.rolling_variance = take(norm);
-    l.weight_updates = take(s.weights);
-    l.bias_updates = take(s.channels);
+    l.weight_updates = take(everything ? s.weights : 0);
+    l.bias_updates = take(everything || s.batch_normalize ? s.channels : 0);
     l.scale_updates = take(norm);
   }
 }
@@ -56,14 +60,14 @@ ParameterStorage::ParameterStorage(const graph::Graph& graph) {
 std::uint64_t parameters_hash(const Parameters& parameters) {
   wire::ContentHasher hasher;
   for (const auto& layer : parameters.layers)
-    for (const auto& array : arrays(layer)) hasher.add(std::as_bytes(array));
+    for (const auto& array : replicated_arrays(layer)) hasher.add(std::as_bytes(array));
   return hasher.value();
 }
 
 std::size_t parameter_bytes(const Parameters& parameters) {
   std::size_t bytes = 0;
   for (const auto& layer : parameters.layers)
-    for (const auto& array : arrays(layer)) bytes += array.size_bytes();
+    for (const auto& array : replicated_arrays(layer)) bytes += array.size_bytes();
   return bytes;
 }
 
@@ -75,7 +79,7 @@ void for_each_part(const Parameters& parameters, std::size_t offset, std::size_t
   TESSERA_CHECK(offset + size <= parameter_bytes(parameters), "{} bytes at {} of {}", size, offset, parameter_bytes(parameters));
   std::size_t at = 0;
   for (const auto& layer : parameters.layers)
-    for (const auto& array : arrays(layer)) {
+    for (const auto& array : replicated_arrays(layer)) {
       const std::size_t begin = std::max(at, offset), end = std::min(at + array.size_bytes(), offset + size);
       if (begin < end) copy(reinterpret_cast<std::byte*>(array.data()) + (begin - at), begin - offset, end - begin);
       at += array.size_bytes();

@@ -21,13 +21,18 @@ struct Parameters {
   std::vector<LayerParameters> layers;  // by node
 };
 
-// The arrays of one layer in a fixed order, for sending and hashing.
-std::vector<std::span<float>> arrays(const LayerParameters& layer);
+// The arrays of one layer that every participant has, in a fixed order, for sending and hashing: all but the momentum that
+// is kept in shards (exec/shard.hpp).
+std::vector<std::span<float>> replicated_arrays(const LayerParameters& layer);
 
-// Zeroed memory for all parameters of a graph.
+// Zeroed memory for the parameters of a graph.
 class ParameterStorage {
  public:
-  explicit ParameterStorage(const graph::Graph& graph);
+  enum class Holds {
+    kEverything,
+    kReplica,  // only what is replicated: the other arrays are empty
+  };
+  explicit ParameterStorage(const graph::Graph& graph, Holds holds = Holds::kEverything);
   const Parameters& parameters() const { return parameters_; }
   std::size_t bytes() const { return memory_.size() * sizeof(float); }
 
@@ -36,10 +41,10 @@ class ParameterStorage {
   Parameters parameters_;
 };
 
-// Of all arrays in that order (wire::content_hash).
+// Of all replicated arrays in that order (wire::content_hash).
 std::uint64_t parameters_hash(const Parameters& parameters);
 
-// All arrays of all layers one after the other (little-endian floats).
+// The replicated arrays of all layers one after the other (little-endian floats).
 std::size_t parameter_bytes(const Parameters& parameters);
 void write_parameters(const Parameters& parameters, std::span<std::byte> bytes);
 void read_parameters(std::span<const std::byte> bytes, const Parameters& parameters);

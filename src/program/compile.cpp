@@ -4,6 +4,7 @@
 
 #include "base/check.hpp"
 #include "graph/footprint.hpp"
+#include "program/gradient_chunks.hpp"
 #include "program/regions.hpp"
 
 namespace tessera::program {
@@ -26,6 +27,8 @@ class Compiler {
     set_.programs.resize(at(plan.participants));
     slots_.resize(at(plan.participants));
     delayed_.resize(at(plan.participants));
+    unsummed_.resize(at(plan.participants));
+    for (const GradientChunk& chunk : gradient_chunks(graph, plan.participants)) chunks_[chunk.node].push_back(chunk);
     has_delta_.assign(graph.layers.size(), std::vector<bool>(at(plan.participants)));
   }
 
@@ -258,7 +261,10 @@ class Compiler {
       backward_layer(node);
     }
     input_deltas();
-    for (int p = 0; p < plan_.participants; ++p) flush_delayed(p);
+    for (int p = 0; p < plan_.participants; ++p) {
+      flush_delayed(p);
+      for (const Step& step : unsummed_[at(p)]) steps(p).push_back(step);
+    }
   }
 
   // Deltas from outside that join parts computed inside: to the owners, before those parts.
@@ -319,8 +325,9 @@ class Compiler {
       }
     }
     for (std::size_t i = 0; i < layer.inputs.size(); ++i) backward_input(node, static_cast<int>(i));
-    if (layer.trainable())
-      for (int p = 0; p < plan_.participants; ++p) weight_gradient(p, node);
+    if (!layer.trainable()) return;
+    for (int p = 0; p < plan_.participants; ++p) weight_gradient(p, node);
+    sum_gradient(node);
   }
 
   void undo_activation(int p, int node) {
@@ -378,6 +385,47 @@ class Compiler {
     delayed_[at(p)].push_back(step);
   }
 
+  // The parts of a layer's gradient travel as soon as they are complete and are waited for one round later, so that lower
+  // layers' back-propagation goes on meanwhile.
+  void sum_gradient(int node) {
+    const auto& chunks = chunks_[node];
+    for (std::size_t begin = 0, end = 0; begin < chunks.size(); begin = end) {
+      while (end < chunks.size() && chunks[end].round == chunks[begin].round) ++end;
+      std::vector<std::vector<Step>> later(at(plan_.participants));
+      for (std::size_t i = begin; i < end; ++i) sum_chunk(chunks[i], later);
+      for (int p = 0; p < plan_.participants; ++p) {
+        auto& before = unsummed_[at(p)];
+        delayed_[at(p)].insert(delayed_[at(p)].end(), before.begin(), before.end());
+        before = std::move(later[at(p)]);
+      }
+    }
+    for (int p = 1; p < plan_.participants; ++p)
+      if (!plan_.box(node, p).empty()) delayed_[at(p)].push_back(gradient_step(Op::kDropGradient, {node, {0, summed_elements(graph_, node)}, p}, -1));
+  }
+
+  void sum_chunk(const GradientChunk& chunk, std::vector<std::vector<Step>>& later) {
+    const auto gives = [&](int p) { return !plan_.box(chunk.node, p).empty(); };
+    const int owner = chunk.owner;
+    delayed_[at(owner)].push_back(gradient_step(Op::kOwnGradient, chunk, -1));
+    delayed_[at(owner)].back().accumulate = gives(owner);
+    const auto message = [&](Op send, Op receive, int from, int to, std::vector<Step>& sends) {
+      ++transfers_;
+      sends.push_back(gradient_step(send, chunk, to));
+      later[at(to)].push_back(gradient_step(receive, chunk, from));
+      sends.back().transfer = later[at(to)].back().transfer = transfers_;
+    };
+    for (int p = 0; p < plan_.participants; ++p)
+      if (p != owner && gives(p)) message(Op::kSendGradient, Op::kReceiveGradient, p, owner, delayed_[at(p)]);
+    if (owner != 0) message(Op::kSendSummed, Op::kReceiveSummed, owner, 0, later[at(owner)]);
+  }
+
+  static Step gradient_step(Op op, const GradientChunk& chunk, int peer) {
+    Step step;
+    step.op = op, step.node = chunk.node, step.peer = peer;
+    step.box = {{0, 1}, {0, 1}, {0, 1}, chunk.elements};
+    return step;
+  }
+
   // The output of a batch-normalised layer again, over all that this participant's weight gradients read.
   int remake_output(int p, int node) {
     const auto found = slots_[at(p)].find({node, Slot::kActive});
@@ -423,6 +471,8 @@ class Compiler {
   ProgramSet set_;
   std::vector<std::map<std::pair<int, Slot>, int>> slots_;  // [participant]
   std::vector<std::vector<Step>> delayed_;                  // [participant]
+  std::map<int, std::vector<GradientChunk>> chunks_;        // by node
+  std::vector<std::vector<Step>> unsummed_;                 // [participant]: what waits for the last round of chunks
   std::vector<std::vector<bool>> has_delta_;                // [node][participant]: something was written to the delta
   std::uint32_t transfers_ = 0;
   bool in_backward_ = false;

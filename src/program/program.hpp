@@ -84,9 +84,20 @@ enum class Op : std::uint8_t {
   kReceiveSums,
   kMergeSums,           // all parts → bias and scale gradients
   kNormDelta,           // a = delta, b = stored, box
+
+  // Backward, only in the last pass of a batch: the summed gradient of `node`, elements box.x (gradient_chunks.hpp).
+  kSendGradient,     // this participant's part, to the chunk's owner
+  kOwnGradient,      // owner: the sum begins with its own part, or with zeros where it has none (accumulate = false)
+  kReceiveGradient,  // owner: a peer's part is added to the sum
+  kSendSummed,       // owner: the sum, to the coordinator
+  kReceiveSummed,    // coordinator
+  kDropGradient,     // this participant's part of the whole layer has been given away
 };
 
 const char* to_string(Op op);
+
+// True for the steps that only a batch's last pass makes.
+inline bool sums_gradients(Op op) { return op >= Op::kSendGradient; }
 
 struct Step {
   Op op = Op::kFill;

@@ -60,13 +60,18 @@ bool is_moments_message(Op op) { return op == Op::kSendMoments || op == Op::kRec
 
 }  // namespace
 
-bool is_send(Op op) { return op == Op::kSend || op == Op::kSendMoments || op == Op::kSendSums; }
-bool is_receive(Op op) { return op == Op::kReceive || op == Op::kReceiveMoments || op == Op::kReceiveSums; }
+bool is_send(Op op) {
+  return op == Op::kSend || op == Op::kSendMoments || op == Op::kSendSums || op == Op::kSendGradient || op == Op::kSendSummed;
+}
+bool is_receive(Op op) {
+  return op == Op::kReceive || op == Op::kReceiveMoments || op == Op::kReceiveSums || op == Op::kReceiveGradient || op == Op::kReceiveSummed;
+}
 
 std::uint64_t message_bytes(const Graph& graph, const Program& program, const Step& step) {
   if (!is_send(step.op) && !is_receive(step.op)) return 0;
   if (step.op == Op::kSend || step.op == Op::kReceive)
     return cells(step.box) * element_bytes(program.buffers[static_cast<std::size_t>(step.a)].slot);
+  if (sums_gradients(step.op)) return cells(step.box) * kFloat;
   return channels(graph, step.node) * sizeof(double) * (is_moments_message(step.op) ? kMomentFields : kSumFields);
 }
 
@@ -77,7 +82,13 @@ Work work(const Graph& graph, const Program& program, const Step& step, int part
     case Op::kSendMoments:
     case Op::kReceiveMoments:
     case Op::kSendSums:
-    case Op::kReceiveSums: return {0, 2 * message_bytes(graph, program, step)};
+    case Op::kReceiveSums:
+    case Op::kSendGradient:
+    case Op::kSendSummed:
+    case Op::kReceiveSummed: return {0, 2 * message_bytes(graph, program, step)};
+    case Op::kReceiveGradient: return {0, 3 * message_bytes(graph, program, step)};
+    case Op::kOwnGradient: return {0, (step.accumulate ? 2u : 1u) * cells(step.box) * kFloat};
+    case Op::kDropGradient: return {0, 0};
     case Op::kReceive: return {0, (step.accumulate ? 3u : 2u) * message_bytes(graph, program, step)};
     case Op::kCopy: return {0, (step.accumulate ? 3u : 2u) * cells(step.box) * kFloat};
     case Op::kFill: return {0, cells(step.box) * kFloat};

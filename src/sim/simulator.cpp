@@ -6,7 +6,7 @@
 #include "base/check.hpp"
 #include "program/work.hpp"
 #include "sim/network.hpp"
-#include "sim/reduction.hpp"
+#include "sim/update.hpp"
 
 namespace tessera::sim {
 
@@ -25,8 +25,9 @@ using Steps = std::vector<Step> Program::*;
 // looked at changes nothing.
 class Pass {
  public:
-  Pass(const Graph& graph, const ProgramSet& set, Steps steps, const std::vector<DeviceProfile>& profiles, std::vector<DeviceForecast>& devices)
-      : graph_(graph), set_(set), steps_(steps), profiles_(profiles), devices_(devices), network_(profiles), runs_(set.programs.size()) {
+  Pass(const Graph& graph, const ProgramSet& set, Steps steps, bool sum_gradients, const std::vector<DeviceProfile>& profiles,
+       std::vector<DeviceForecast>& devices)
+      : graph_(graph), set_(set), steps_(steps), sum_gradients_(sum_gradients), profiles_(profiles), devices_(devices), network_(profiles), runs_(set.programs.size()) {
     std::uint32_t last = 0;
     for (const Program& program : set.programs)
       for (const Step& step : program.*steps) last = std::max(last, step.transfer);
@@ -67,6 +68,7 @@ class Pass {
     const auto& steps = program.*steps_;
     for (; run.next < steps.size(); ++run.next) {
       const Step& step = steps[run.next];
+      if (program::sums_gradients(step.op) && !sum_gradients_) continue;
       if (program::is_receive(step.op)) {
         const Message& message = messages_[step.transfer];
         if (message.start < 0) {
@@ -106,6 +108,7 @@ class Pass {
   const Graph& graph_;
   const ProgramSet& set_;
   const Steps steps_;
+  const bool sum_gradients_;
   const std::vector<DeviceProfile>& profiles_;
   std::vector<DeviceForecast>& devices_;
   Network network_;
@@ -116,20 +119,22 @@ class Pass {
 
 }  // namespace
 
-Forecast simulate(const Graph& graph, const plan::Plan& plan, const ProgramSet& programs, const std::vector<DeviceProfile>& profiles) {
+Forecast simulate(const Graph& graph, const ProgramSet& programs, const std::vector<DeviceProfile>& profiles, int subdivisions) {
   TESSERA_CHECK(profiles.size() == programs.programs.size(), "{} profiles for {} programs", profiles.size(), programs.programs.size());
   Forecast forecast;
   forecast.devices.resize(profiles.size());
-  forecast.forward_seconds = Pass(graph, programs, &Program::forward, profiles, forecast.devices).run();
+  forecast.forward_seconds = Pass(graph, programs, &Program::forward, false, profiles, forecast.devices).run();
   if (programs.mode == program::Mode::kTrain) {
-    forecast.backward_seconds = Pass(graph, programs, &Program::backward, profiles, forecast.devices).run();
-    forecast.reduce_seconds = reduce_gradients(graph, plan, profiles, forecast.devices);
+    std::vector<DeviceForecast> not_counted(profiles.size());
+    forecast.backward_seconds = Pass(graph, programs, &Program::backward, false, profiles, not_counted).run();
+    const double with_sums = Pass(graph, programs, &Program::backward, true, profiles, forecast.devices).run();
+    forecast.reduce_seconds = with_sums - forecast.backward_seconds + update_weights(graph, profiles, forecast.devices);
   }
   for (std::size_t p = 0; p < profiles.size(); ++p) {
     DeviceForecast& device = forecast.devices[p];
     device.waiting_seconds = forecast.seconds(1) - device.busy_seconds;
     device.arena_bytes = programs.programs[p].arena_bytes;
-    device.parameter_bytes = parameter_bytes(graph, programs.mode);
+    device.parameter_bytes = parameter_bytes(graph, programs.mode, static_cast<int>(p), static_cast<int>(profiles.size()), subdivisions);
     const auto needed = static_cast<double>(device.arena_bytes + device.parameter_bytes);
     forecast.fits = forecast.fits && (profiles[p].memory_bytes <= 0 || needed <= profiles[p].memory_bytes);
   }

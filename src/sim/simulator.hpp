@@ -27,7 +27,7 @@ struct DeviceProfile {
   double memory_bytes = 0;                  // for tensors, weights, gradients and momentum; 0: not limited
 };
 
-// Of one forward pass, one backward pass and one reduction of the gradients.
+// Of one forward pass, one backward pass that sums the gradients, and one update.
 struct DeviceForecast {
   double busy_seconds = 0;
   double waiting_seconds = 0;
@@ -42,7 +42,7 @@ struct DeviceForecast {
 struct Forecast {
   double forward_seconds = 0;
   double backward_seconds = 0;
-  double reduce_seconds = 0;  // of the gradients, and the update; once per iteration
+  double reduce_seconds = 0;  // what summing gradients adds to a backward pass, and the update; once per iteration
   bool fits = true;           // every device's memory
   std::vector<DeviceForecast> devices;
 
@@ -51,7 +51,8 @@ struct Forecast {
 
 // `profiles[p]` is participant p's. A set in test mode has neither a backward pass nor a reduction. Programs in which
 // participants wait for each other fail a check that names the steps.
-Forecast simulate(const graph::Graph& graph, const plan::Plan& plan, const program::ProgramSet& programs,
-                  const std::vector<DeviceProfile>& profiles);
+// `subdivisions` decides about memory alone: with several passes to an update, gradients are kept between them.
+Forecast simulate(const graph::Graph& graph, const program::ProgramSet& programs, const std::vector<DeviceProfile>& profiles,
+                  int subdivisions = 1);
 
 }  // namespace tessera::sim

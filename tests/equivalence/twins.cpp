@@ -150,13 +150,12 @@ void Twins::forward() {
 
 void Twins::backward(bool last_subdivision) {
   stock_backward_network(stock_.get());
-  check(ours_->backward());
-  if (last_subdivision) check(ours_->interpreter().reduce_gradients());
+  check(ours_->backward(last_subdivision));
 }
 
 void Twins::update() {
   stock_update_network(stock_.get());
-  ours_->update();
+  check(ours_->update());
 }
 
 Differences Twins::compare_forward() {

@@ -6,6 +6,7 @@
 #include <stdexcept>
 
 #include "tests/support/brute_force.hpp"
+#include "tests/support/gradient_sum_check.hpp"
 
 namespace tessera::testing {
 
@@ -63,7 +64,7 @@ struct Touched {
 class Checker {
  public:
   Checker(const Graph& graph, const Plan& plan, const ProgramSet& set)
-      : graph_(graph), plan_(plan), set_(set), train_(set.mode == program::Mode::kTrain) {
+      : graph_(graph), plan_(plan), set_(set), train_(set.mode == program::Mode::kTrain), gradient_sums_(graph, plan) {
     const auto uses = graph::uses(graph);
     for (int node = 0; node < graph.size(); ++node) {
       sources_.push_back(graph::delta_sources(graph, uses[at(node)], node));
@@ -82,6 +83,8 @@ class Checker {
       for (int p = 0; p < plan_.participants; ++p) check_memory(p);
     } catch (const Failure& failure) {
       result_.failure = failure.what();
+    } catch (const std::runtime_error& failure) {  // of the gradients' sums
+      result_.failure = where_ + failure.what();
     }
     return result_;
   }
@@ -161,6 +164,10 @@ class Checker {
     where_ =
         fmt::format("participant {}, {} step {} ({} of node {}, box {}): ", p, in_backward_ ? "backward" : "forward",
                     participants_[at(p)].next, to_string(s.op), s.node, to_string(s.box));
+    if (program::sums_gradients(s.op)) {
+      require(in_backward_, "in the forward pass");
+      return gradient_sums_.step(p, s);
+    }
     switch (s.op) {
       case Op::kSend:
         send(p, s);
@@ -451,6 +458,7 @@ class Checker {
                 "not the owned box, or twice");
         read_output(p, s.a, layer.inputs[0], brute_input_box(graph_, s.node, 0, s.box));
         require_delta(p, s.b, s.node, s.box, fully_undone(s.node));
+        gradient_sums_.computed(p, s.node);
         break;
       case Op::kConvolutionData:
       case Op::kMaxpoolBackward:
@@ -521,6 +529,8 @@ class Checker {
 
   void check_gradients() {
     if (!train_) return;
+    where_.clear();
+    gradient_sums_.finish();
     for (int node = 0; node < graph_.size(); ++node) {
       const Layer& layer = graph_[node];
       if (!layer.backward) continue;
@@ -589,6 +599,7 @@ class Checker {
   const Plan& plan_;
   const ProgramSet& set_;
   const bool train_;
+  GradientSumCheck gradient_sums_;
   std::vector<graph::DeltaSources> sources_;
   std::vector<std::vector<Touched>> touched_;  // [node][use]
   std::vector<Participant> participants_;

@@ -159,11 +159,11 @@ base::Status WrappedNetwork::forward() {
   return {};
 }
 
-base::Status WrappedNetwork::backward() {
+base::Status WrappedNetwork::backward(bool last) {
   const network start = *net_;
   for (int i = start.n - 1; i >= 0; --i) {
     layer l = start.layers[i];
-    if (i + 1 == range_.end) TESSERA_TRY(interpreter_->backward());
+    if (i + 1 == range_.end) TESSERA_TRY(interpreter_->backward(last));
     if (l.stopbackward) break;
     if (in_range(i)) continue;
     network net = start;
@@ -175,7 +175,7 @@ base::Status WrappedNetwork::backward() {
   return {};
 }
 
-void WrappedNetwork::update() {
+base::Status WrappedNetwork::update() {
   update_args args{};
   args.batch = net_->batch * net_->subdivisions;
   args.learning_rate = stock_get_current_rate(net_.get());
@@ -183,7 +183,7 @@ void WrappedNetwork::update() {
   args.decay = net_->decay;
   for (int i = 0; i < net_->n; ++i)
     if (!in_range(i) && net_->layers[i].update) net_->layers[i].update(net_->layers[i], args);
-  interpreter_->apply({args.learning_rate, args.momentum, args.decay, args.batch});
+  return interpreter_->apply({args.learning_rate, args.momentum, args.decay, args.batch});
 }
 
 double norm(const float* a, std::size_t n) {

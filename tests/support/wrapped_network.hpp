@@ -51,9 +51,9 @@ class WrappedNetwork {
 
   // As forward_network and backward_network, but for the range. Train or test as loaded.
   [[nodiscard]] base::Status forward();
-  [[nodiscard]] base::Status backward();
+  [[nodiscard]] base::Status backward(bool last);
   // As update_network, after the gradients have been reduced.
-  void update();
+  [[nodiscard]] base::Status update();
 
  private:
   bool in_range(int layer) const { return layer >= range_.begin && layer < range_.end; }

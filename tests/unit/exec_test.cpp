@@ -2,11 +2,13 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
-#include <set>
+#include <cmath>
 #include <cstring>
+#include <map>
+#include <set>
 
-#include "exec/all_reduce.hpp"
 #include "exec/interpreter.hpp"
+#include "program/gradient_chunks.hpp"
 #include "tests/support/random_graph.hpp"
 #include "tests/support/seed.hpp"
 #include "tests/support/transport_mesh.hpp"
@@ -52,9 +54,26 @@ void fill(std::span<float> values, Rng& rng) {
   for (float& value : values) value = rng.uniform(-1, 1);
 }
 
+// One convolution (kernel x kernel, no batch norm, linear) on an input whose delta nobody wants.
+graph::Graph graph_of(geometry::Shape input, int filters, int kernel) {
+  graph::Graph graph;
+  graph.layers.resize(2);
+  graph.layers[0].out = input;
+  graph.layers[0].source = -1;
+  graph.layers[0].backward = false;
+  auto& l = graph.layers[1];
+  l.kind = graph::LayerKind::kConvolutional;
+  l.out = {filters, input.y, input.x};
+  l.inputs = {0};
+  l.kernel = kernel, l.pad = kernel / 2;
+  l.activation = "linear";
+  l.delivered = true;
+  return graph;
+}
+
 void fill(const exec::Parameters& parameters, Rng& rng) {
   for (const auto& layer : parameters.layers) {
-    for (const auto& array : exec::arrays(layer)) fill(array, rng);
+    for (const auto& array : exec::replicated_arrays(layer)) fill(array, rng);
     for (float& v : layer.rolling_variance) v = 1 + v * v;
   }
 }
@@ -86,9 +105,9 @@ struct Run {
       else if (graph[node].delivered) bind(0, Slot::kDelivered), bind(1, Slot::kExternalDelta);
     }
   }
-  void pass() {
+  void pass(bool last) {
     REQUIRE(interpreter->forward());
-    REQUIRE(interpreter->backward());
+    REQUIRE(interpreter->backward(last));
   }
 
   graph::Graph graph;
@@ -101,41 +120,79 @@ plan::Plan two_rows(const graph::Graph& graph) { return *plan::make_plan(graph, 
 
 }  // namespace
 
-TEST_CASE("all_reduce leaves the same sum of the contributors with everybody, in participant order") {
+TEST_CASE("chunks cover every summed element once, a round has at most one for every owner, and owners have equal shares") {
   Rng rng(testing::seed());
-  for (const std::size_t size : {std::size_t{0}, std::size_t{1}, std::size_t{15}, std::size_t{100}, (std::size_t{1} << 20) + 17}) {
-    for (const int participants : {1, 2, 3, 5}) {
-      std::vector<bool> contributes;
-      for (int p = 0; p < participants; ++p) contributes.push_back(p > 0 || rng.chance(0.5) || participants == 1);
-      std::vector<std::vector<float>> values(static_cast<std::size_t>(participants), std::vector<float>(size));
-      for (auto& v : values) fill(v, rng);
-      std::vector<float> expected(size);
-      for (std::size_t p = 0; p < values.size(); ++p)
-        if (contributes[p])
-          for (std::size_t i = 0; i < size; ++i) expected[i] += values[p][i];
-      auto mesh = testing::connected_mesh(testing::Medium::kInproc, participants);
-      const auto results = everywhere(mesh, base::Milliseconds(20000), [&](int p, exec::Mailbox& mailbox) {
-        return exec::all_reduce(values[static_cast<std::size_t>(p)], contributes, p, mailbox);
-      });
-      CAPTURE(size);
-      CAPTURE(participants);
-      for (std::size_t p = 0; p < values.size(); ++p) {
-        REQUIRE(results[p]);
-        REQUIRE(values[p] == expected);
-      }
+  for (int i = 0; i < 200; ++i) {
+    const auto graph = testing::random_graph(rng, 8);
+    const int participants = rng.between(2, 9);
+    CAPTURE(testing::describe(graph));
+    CAPTURE(participants);
+    std::map<int, geometry::Index> covered;
+    std::map<std::pair<int, int>, int> in_round;  // by round and owner
+    int node = graph.size();
+    for (const auto& chunk : program::gradient_chunks(graph, participants)) {
+      REQUIRE(chunk.node <= node);
+      node = chunk.node;
+      REQUIRE(chunk.elements.begin == covered[node]);
+      REQUIRE_FALSE(chunk.elements.empty());
+      covered[node] = chunk.elements.end;
+      REQUIRE((chunk.owner >= 0 && chunk.owner < participants));
+      REQUIRE(++in_round[{chunk.round, chunk.owner}] == 1);
     }
+    for (int n = 0; n < graph.size(); ++n) REQUIRE(covered[n] == program::summed_elements(graph, n));
+  }
+  const auto large = graph_of({1024, 4, 4}, 1024, 3);
+  std::map<int, geometry::Index> share;
+  for (const auto& chunk : program::gradient_chunks(large, 5)) share[chunk.owner] += chunk.elements.size();
+  const auto fair = static_cast<double>(program::summed_elements(large, 1)) / 5;
+  for (const auto& [owner, elements] : share) CHECK(std::abs(static_cast<double>(elements) - fair) < 100);
+}
+
+TEST_CASE("summing and sharing gradients moves at most 2(N-1)/N of them per participant") {
+  const auto graph = graph_of({256, 4, 8}, 256, 3);
+  const auto plan = *plan::make_plan(graph, 1, {{{1}, {1, 1, 1}, {1}}, {1, 2, 3}, 4, {}, {}, {}});
+  Run run(graph, plan, testing::seed());
+  const auto bytes = [&](int p) { return run.interpreter->usage(p).sent_bytes; };
+  std::vector<std::uint64_t> plain, summing, sharing;
+  REQUIRE(run.interpreter->forward());
+  for (auto* usage : {&plain, &summing, &sharing}) {
+    std::vector<std::uint64_t> before;
+    for (int p = 0; p < 4; ++p) before.push_back(bytes(p));
+    if (usage == &sharing) REQUIRE(run.interpreter->apply({0.1f, 0.9f, 0.0005f, 2}));
+    else REQUIRE(run.interpreter->backward(usage == &summing));
+    for (int p = 0; p < 4; ++p) usage->push_back(bytes(p) - before[static_cast<std::size_t>(p)]);
+  }
+  const auto gradient = static_cast<std::uint64_t>(program::summed_elements(graph, 1)) * sizeof(float);
+  for (std::size_t p = 0; p < 4; ++p) {
+    CAPTURE(p);
+    const std::uint64_t moved = summing[p] - plain[p] + sharing[p];
+    CHECK(moved <= 2 * 3 * gradient / 4 + 8192);  // headers
+    if (p > 0) CHECK(moved >= 2 * 3 * gradient / 4);
   }
 }
 
-TEST_CASE("all_reduce moves at most 2(N-1)/N of the array per participant") {
-  constexpr std::size_t kSize = 1 << 16;
-  auto mesh = testing::connected_mesh(testing::Medium::kInproc, 4);
-  std::vector<std::vector<float>> values(4, std::vector<float>(kSize, 1.0f));
-  const auto results = everywhere(mesh, base::Milliseconds(20000), [&](int p, exec::Mailbox& mailbox) {
-    return exec::all_reduce(values[static_cast<std::size_t>(p)], {true, true, true, true}, p, mailbox);
-  });
-  for (const auto& result : results) REQUIRE(result);
-  for (const auto& endpoint : mesh) CHECK(endpoint->stats().sent_bytes <= 2 * 3 * kSize * sizeof(float) / 4 + 6 * 256);
+TEST_CASE("momentum in shards: iterations give the same weights as with the momentum in one place, and it survives a change of members") {
+  const auto graph = two_convolutions();
+  Run sharded(graph, two_rows(graph), testing::seed());
+  const auto one = *plan::make_plan(graph, 2, {{{1}, {1}, {1}}, {0}, 1, {}, {}, {}});
+  Run alone(graph, one, testing::seed());
+  const auto iterate = [](Run& run) {
+    run.pass(true);
+    REQUIRE(run.interpreter->apply({0.05f, 0.9f, 0.0005f, 2}));
+  };
+  for (int i = 0; i < 4; ++i) iterate(sharded), iterate(alone);
+  const auto &a = sharded.storage.parameters(), &b = alone.storage.parameters();
+  for (std::size_t node = 1; node < a.layers.size(); ++node)
+    for (std::size_t i = 0; i < a.layers[node].weights.size(); ++i) {
+      REQUIRE(a.layers[node].weights[i] == doctest::Approx(b.layers[node].weights[i]).epsilon(1e-4));
+      REQUIRE(a.layers[node].weight_updates[i] == doctest::Approx(b.layers[node].weight_updates[i]).epsilon(1e-3));
+    }
+  // The coordinator's momentum and the owners' are the same to the bit.
+  for (int p = 1; p < 3; ++p) {
+    const auto master = exec::momentum_of(graph, a, p, 3);
+    CHECK(std::ranges::equal(master, sharded.interpreter->executor(p).shard().momentum()));
+    CHECK(std::any_of(master.begin(), master.end(), [](float value) { return value != 0; }));
+  }
 }
 
 TEST_CASE("a mailbox takes the piece it waits for, whatever comes first, and drops old runs and strangers' sessions") {
@@ -200,11 +257,11 @@ TEST_CASE("parameters go to bytes and back, arrays do not overlap") {
   for (int i = 0; i < 50; ++i) {
     CAPTURE(i);
     const auto graph = testing::random_graph(rng, 8);
-    const exec::ParameterStorage a(graph), b(graph);
+    const exec::ParameterStorage a(graph, exec::ParameterStorage::Holds::kReplica), b(graph, exec::ParameterStorage::Holds::kReplica);
     std::size_t total = 0;
     std::set<const float*> seen;
     for (int node = 0; node < graph.size(); ++node)
-      for (const auto& array : exec::arrays(a.parameters().layers[static_cast<std::size_t>(node)])) {
+      for (const auto& array : exec::replicated_arrays(a.parameters().layers[static_cast<std::size_t>(node)])) {
         total += array.size_bytes();
         for (const float& value : array) REQUIRE(seen.insert(&value).second);
       }
@@ -219,21 +276,19 @@ TEST_CASE("parameters go to bytes and back, arrays do not overlap") {
 TEST_CASE("gradients of several subdivisions add up, and apply clears them") {
   const auto graph = two_convolutions();
   Run once(graph, two_rows(graph), testing::seed()), twice(graph, two_rows(graph), testing::seed());
-  once.pass();
-  twice.pass(), twice.pass();
-  REQUIRE(once.interpreter->reduce_gradients());
-  REQUIRE(twice.interpreter->reduce_gradients());
+  once.pass(true);
+  twice.pass(false), twice.pass(true);
   for (int node = 1; node < graph.size(); ++node) {
     const auto a = once.interpreter->gradients(0).weights(node), b = twice.interpreter->gradients(0).weights(node);
     REQUIRE(std::any_of(a.begin(), a.end(), [](float v) { return v != 0; }));
     for (std::size_t i = 0; i < a.size(); ++i) REQUIRE(b[i] == doctest::Approx(2 * a[i]).epsilon(1e-4));
   }
   const auto before = bytes_of(once.storage.parameters());
-  once.interpreter->apply({0.1f, 0.9f, 0.0005f, 2});
+  REQUIRE(once.interpreter->apply({0.1f, 0.9f, 0.0005f, 2}));
   CHECK(bytes_of(once.storage.parameters()) != before);
   for (int p = 0; p < 3; ++p) {
     CHECK(bytes_of(once.interpreter->parameters(p)) == bytes_of(once.storage.parameters()));
-    for (const float value : once.interpreter->gradients(p).partial()) REQUIRE(value == 0);
+    for (int node = 1; node < graph.size(); ++node) CHECK_FALSE(once.interpreter->gradients(p).has_summed(node));
   }
 }
 
@@ -241,14 +296,13 @@ TEST_CASE("restore undoes an iteration: done again it gives the same bits") {
   const auto graph = two_convolutions();
   Run straight(graph, two_rows(graph), testing::seed()), redone(graph, two_rows(graph), testing::seed());
   const auto finish = [](Run& run) {
-    run.pass();
-    REQUIRE(run.interpreter->reduce_gradients());
-    run.interpreter->apply({0.1f, 0.9f, 0.0005f, 2});
+    run.pass(true);
+    REQUIRE(run.interpreter->apply({0.1f, 0.9f, 0.0005f, 2}));
   };
   const auto before = bytes_of(redone.storage.parameters());
   const auto input_delta = redone.memory[1];
   for (int p = 0; p < 3; ++p) redone.interpreter->executor(p).remember();
-  redone.pass();
+  redone.pass(false);
   REQUIRE(redone.interpreter->forward());  // given up in its second subdivision
   CHECK(bytes_of(redone.storage.parameters()) != before);  // rolling averages have moved
   for (int p = 0; p < 3; ++p) redone.interpreter->executor(p).restore();

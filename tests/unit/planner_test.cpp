@@ -190,7 +190,7 @@ TEST_CASE("simulated, what is chosen is valid, never worse than each or one, and
     CAPTURE(delay);
     const std::vector<sim::DeviceProfile> profiles(5, {3.5e7, 2e7, 1e6, delay, 0});
     const auto cost = [&](const Plan& plan) {
-      return sim::simulate(graph, plan, program::compile(graph, plan, program::Mode::kTrain), profiles).seconds(1);
+      return sim::simulate(graph, program::compile(graph, plan, program::Mode::kTrain), profiles).seconds(1);
     };
     const auto seconds = [&](const plan::Layout& layout) {
       const auto plan = plan::make_plan(graph, 2, layout);

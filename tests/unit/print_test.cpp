@@ -128,7 +128,7 @@ TEST_CASE("the text of a program has every step and every buffer") {
     }
   }
   // Every operation there is came up, under a name of its own.
-  CHECK(operations.size() == static_cast<std::size_t>(program::Op::kNormDelta) + 1);
+  CHECK(operations.size() == static_cast<std::size_t>(program::Op::kDropGradient) + 1);
 }
 
 TEST_CASE("the table of layers has a line for every layer of the range") {

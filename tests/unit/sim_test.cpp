@@ -6,10 +6,11 @@
 
 #include "base/check.hpp"
 #include "program/compile.hpp"
+#include "program/work.hpp"
 #include "sim/network.hpp"
 #include "sim/profiles.hpp"
-#include "sim/reduction.hpp"
 #include "sim/simulator.hpp"
+#include "sim/update.hpp"
 #include "tests/support/random_graph.hpp"
 #include "tests/support/seed.hpp"
 
@@ -70,7 +71,7 @@ plan::Plan bands(const Graph& graph, int participants, bool idle_coordinator = f
 }
 
 Forecast forecast(const Graph& graph, const plan::Plan& plan, Mode mode, const std::vector<DeviceProfile>& profiles) {
-  return sim::simulate(graph, plan, program::compile(graph, plan, mode), profiles);
+  return sim::simulate(graph, program::compile(graph, plan, mode), profiles);
 }
 
 struct Case {
@@ -119,7 +120,7 @@ TEST_CASE("a device alone takes its multiply-adds over its speed") {
   CHECK(train.reduce_seconds == 0);
   CHECK(train.seconds(3) == Approx(6 * 0.288));
   CHECK(train.devices[0].multiply_adds == 576);
-  CHECK(train.devices[0].parameter_bytes == 3 * (18 + 2) * sizeof(float));
+  CHECK(train.devices[0].parameter_bytes == 2 * (18 + 2) * sizeof(float));  // weights and momentum
 
   // 6 floats of memory traffic for each of the 20 parameters.
   const Forecast update = forecast(graph, plan, Mode::kTrain, {{1000, 100, 1, 1, 0}});
@@ -204,7 +205,7 @@ TEST_CASE("random plans come to an end, and what is sent is received") {
     for (const Mode mode : {Mode::kTrain, Mode::kTest}) {
       const auto set = program::compile(c.graph, c.plan, mode);
       Forecast f;
-      REQUIRE_NOTHROW(f = sim::simulate(c.graph, c.plan, set, c.profiles));
+      REQUIRE_NOTHROW(f = sim::simulate(c.graph, set, c.profiles));
       const double seconds = f.seconds(1);
       REQUIRE(std::isfinite(seconds));
       REQUIRE(f.forward_seconds > 0);
@@ -234,7 +235,7 @@ TEST_CASE("a faster device or link never makes a forecast longer") {
     CAPTURE(i);
     const Case c = random_case(rng);
     const auto set = program::compile(c.graph, c.plan, Mode::kTrain);
-    const double before = sim::simulate(c.graph, c.plan, set, c.profiles).seconds(1);
+    const double before = sim::simulate(c.graph, set, c.profiles).seconds(1);
     for (const auto quality : {&DeviceProfile::multiply_adds_per_second, &DeviceProfile::memory_bytes_per_second,
                                &DeviceProfile::link_bytes_per_second, &DeviceProfile::message_seconds}) {
       auto better = c.profiles;
@@ -242,11 +243,11 @@ TEST_CASE("a faster device or link never makes a forecast longer") {
       const bool delay = quality == &DeviceProfile::message_seconds;
       auto& one = better[rng.below(better.size())];
       one.*quality *= delay ? 1 / factor : factor;
-      const double one_better = sim::simulate(c.graph, c.plan, set, better).seconds(1);
+      const double one_better = sim::simulate(c.graph, set, better).seconds(1);
       REQUIRE_MESSAGE(one_better <= before * (1 + 1e-9), testing::describe(c.graph), testing::describe(c.plan));
       for (std::size_t p = 0; p < better.size(); ++p)
         better[p].*quality = c.profiles[p].*quality * (delay ? 1 / factor : factor);
-      const double all_better = sim::simulate(c.graph, c.plan, set, better).seconds(1);
+      const double all_better = sim::simulate(c.graph, set, better).seconds(1);
       REQUIRE_MESSAGE(all_better <= before * (1 + 1e-9), testing::describe(c.graph), testing::describe(c.plan));
       shorter += all_better < before * 0.999;
     }
@@ -254,48 +255,54 @@ TEST_CASE("a faster device or link never makes a forecast longer") {
   CHECK(shorter > kRandomCases);
 }
 
-TEST_CASE("each of N participants that contribute sends 2(N-1)/N of the gradient") {
+// Sent by each participant in a backward pass and an update because gradients are summed.
+std::vector<std::uint64_t> gradient_bytes(const Graph& graph, const plan::Plan& plan) {
+  const auto set = program::compile(graph, plan, Mode::kTrain);
+  std::vector<std::uint64_t> bytes;
+  for (const auto& program : set.programs) {
+    bytes.push_back(0);
+    for (const auto& step : program.backward)
+      if (program::sums_gradients(step.op) && program::is_send(step.op)) bytes.back() += program::message_bytes(graph, program, step);
+  }
+  std::vector<sim::DeviceForecast> devices(bytes.size());
+  CHECK(sim::update_weights(graph, std::vector<DeviceProfile>(bytes.size(), DeviceProfile{1, 1000, 1000, 0.1, 0}), devices) > 0);
+  for (std::size_t p = 0; p < bytes.size(); ++p) bytes[p] += devices[p].sent_bytes;
+  return bytes;
+}
+
+TEST_CASE("each of N participants that contribute sends 2(N-1)/N of the gradient, a coordinator without boxes its shard of the result") {
   const Graph graph = chain({3, 16, 16}, {{384, 1, 0}});
   constexpr std::uint64_t kGradient = (384 * 3 + 384) * sizeof(float);  // weights and biases
-  for (const int n : {1, 2, 3, 4, 8}) {
+  for (const int n : {2, 3, 4, 8}) {
     CAPTURE(n);
     const auto count = static_cast<std::uint64_t>(n);
-    std::vector<sim::DeviceForecast> devices(count);
-    const std::vector<DeviceProfile> profiles(count, DeviceProfile{1, 1000, 1000, 0.1, 0});
-    CHECK(sim::reduce_gradients(graph, bands(graph, n), profiles, devices) > 0);
-    for (const auto& device : devices) {
-      CHECK(device.sent_bytes == 2 * (count - 1) * kGradient / count);
-      CHECK(device.received_bytes == device.sent_bytes);
-      CHECK(device.sent_messages == 2 * (count - 1));
+    const auto all = gradient_bytes(graph, bands(graph, n)), workers = gradient_bytes(graph, bands(graph, n, true));
+    for (std::size_t p = 1; p < count; ++p) {
+      CHECK(all[p] == 2 * (count - 1) * kGradient / count);
+      CHECK(workers[p] == all[p]);
     }
+    CHECK(all[0] == 2 * (count - 1) * kGradient / count);
+    CHECK(workers[0] == (count - 1) * kGradient / count);
   }
 }
 
-TEST_CASE("a coordinator without boxes only sends its shard of the sums") {
-  const Graph graph = chain({3, 16, 16}, {{384, 1, 0}});
-  constexpr std::uint64_t kGradient = (384 * 3 + 384) * sizeof(float);
-  std::vector<sim::DeviceForecast> devices(4);
-  sim::reduce_gradients(graph, bands(graph, 4, true), std::vector<DeviceProfile>(4), devices);
-  CHECK(devices[0].sent_bytes == 3 * kGradient / 4);
-  CHECK(devices[0].sent_messages == 3);
-  CHECK(devices[0].received_bytes == 6 * kGradient / 4);
-  for (int p = 1; p < 4; ++p) {
-    CHECK(devices[static_cast<std::size_t>(p)].sent_bytes == 6 * kGradient / 4);
-    CHECK(devices[static_cast<std::size_t>(p)].received_bytes == 5 * kGradient / 4);
-  }
-}
-
-TEST_CASE("a large gradient is reduced in buckets; batch norm's own gradients are not reduced") {
+TEST_CASE("batch norm's own gradients are not summed; momentum and sums are divided") {
   const Graph graph = chain({1024, 4, 4}, {{1024, 3, 1, true}});
-  constexpr std::uint64_t kWeights = 1024 * 1024 * 9;
-  std::vector<sim::DeviceForecast> devices(4);
-  sim::reduce_gradients(graph, bands(graph, 4), std::vector<DeviceProfile>(4), devices);
-  for (const auto& device : devices) {
-    CHECK(device.sent_bytes == 6 * kWeights * sizeof(float) / 4);
-    CHECK(device.sent_messages == 9 * 6);
-  }
-  CHECK(sim::parameter_bytes(graph, Mode::kTest) == (kWeights + 2 * 1024 + 2 * 1024) * sizeof(float));
-  CHECK(sim::parameter_bytes(graph, Mode::kTrain) == (3 * (kWeights + 2 * 1024) + 2 * 1024) * sizeof(float));
+  constexpr std::uint64_t kWeights = 1024 * 1024 * 9, kNorm = 2 * 1024, kStatistics = 2 * 1024;
+  for (const std::uint64_t bytes : gradient_bytes(graph, bands(graph, 4))) CHECK(bytes == 6 * kWeights * sizeof(float) / 4);
+  const auto floats = [&](Mode mode, int participant, int participants, int subdivisions) {
+    return sim::parameter_bytes(graph, mode, participant, participants, subdivisions) / sizeof(float);
+  };
+  CHECK(floats(Mode::kTest, 1, 4, 1) == kWeights + kNorm + kStatistics);
+  CHECK(floats(Mode::kTrain, 0, 1, 1) == 2 * kWeights + 3 * kNorm + kStatistics);
+  CHECK(floats(Mode::kTrain, 0, 4, 1) == 3 * kWeights + 3 * kNorm + kStatistics);
+  CHECK(floats(Mode::kTrain, 1, 4, 1) == kWeights + 2 * kWeights / 4 + kWeights + 3 * kNorm + kStatistics);
+
+  // With one pass to an update, the gradient of one layer at a time.
+  const Graph two = chain({64, 4, 4}, {{64, 3, 1, true}, {64, 3, 1, true}});
+  constexpr std::uint64_t kLayer = 64 * 64 * 9;
+  const std::size_t once = sim::parameter_bytes(two, Mode::kTrain, 1, 2, 1), twice = sim::parameter_bytes(two, Mode::kTrain, 1, 2, 2);
+  CHECK(twice - once == kLayer * sizeof(float));
 }
 
 TEST_CASE("programs in which participants wait for each other fail a check that names both steps") {
@@ -312,7 +319,7 @@ TEST_CASE("programs in which participants wait for each other fail a check that 
   }
   std::string message;
   try {
-    sim::simulate(graph, plan, set, std::vector<DeviceProfile>(2));
+    sim::simulate(graph, set, std::vector<DeviceProfile>(2));
   } catch (const base::CheckFailure& failure) {
     message = failure.what();
   }
