@@ -64,6 +64,28 @@ TEST_CASE("a worker killed at any moment is noticed at once and costs nothing bu
   }
 }
 
+TEST_CASE("a worker killed while gradients are summed or updates are shared costs nothing but time") {
+  const TrainingFolder folder;
+  TrainingCfg cfg = with_workers(0);
+  cfg.heavy = true, cfg.side = 32, cfg.iterations = 12;
+  const std::string alone = train(folder, "alone", cfg);
+  cfg.distributed = with_workers(4).distributed;
+  std::mt19937_64 random(seed());
+  for (int moment = 0; moment < 6; ++moment) {
+    const std::size_t victim = random() % 4;
+    INFO("seed ", seed(), ", run ", moment, ": worker ", victim + 1);
+    TrainingRun run(folder, fmt::format("killed{}", moment), cfg);
+    const auto pids = run.worker_pids();
+    run.wait_for_iteration(2 + moment);
+    std::this_thread::sleep_for(std::chrono::microseconds(random() % 300000));
+    const auto when = Clock::now();
+    REQUIRE(::kill(pids[victim], SIGKILL) == 0);
+    CHECK(seconds_until_going_on(run, "3 workers", when) <= kDetectionSeconds);
+    check_same_result(run.finish(), alone);
+  }
+  CHECK(folder.leftovers().empty());
+}
+
 TEST_CASE("workers killed one after another, and at last all, leave the coordinator to finish alone") {
   const TrainingFolder folder;
   const std::string alone = train(folder, "alone", with_workers(0));

@@ -74,6 +74,27 @@ stride=2
 pad=1
 activation=leaky
 
+)";
+
+constexpr const char* kHeavy = R"(
+[convolutional]
+batch_normalize=1
+filters=512
+size=3
+stride=1
+pad=1
+activation=leaky
+
+[convolutional]
+batch_normalize=1
+filters=1024
+size=3
+stride=1
+pad=1
+activation=leaky
+)";
+
+constexpr const char* kBeforeHead = R"(
 [convolutional]
 size=1
 stride=1
@@ -121,6 +142,8 @@ std::string TrainingCfg::text() const {
   if (!distributed.empty()) text += "\n[distributed]\n";
   for (const auto& line : distributed) text += line + '\n';
   text += kNetwork;
+  if (heavy) text += kHeavy;
+  text += kBeforeHead;
   text += fmt::format(
       "\n[yolo]\nmask=0,1,2\nanchors=12,12, 20,20, "
       "30,30\nclasses=2\nnum=3\njitter=.1\nignore_thresh=.7\ntruth_thresh=1\nrandom={}\n",

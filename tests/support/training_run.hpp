@@ -19,6 +19,7 @@ struct TrainingCfg {
   int iterations = 30;
   int side = 64;
   bool random = false;
+  bool heavy = false;  // with 5 million weights more, so that most of an iteration is summing gradients and sharing updates
   // Lines of the [distributed] section, for example "workers=local:4"; none: no section, stock Darknet's engine.
   std::vector<std::string> distributed;
 
