@@ -41,7 +41,7 @@ help:
 	  'make demo       train and show the example in examples/shapes' \
 	  'make bench      build and run the benchmarks in tests/bench' \
 	  'make stock      build upstream as it is (OpenMP, -Ofast) as $(STOCK_PROGRAM)' \
-	  'make install    put darknet into $$(DESTDIR)$$(PREFIX)/bin (PREFIX=/usr/local)' \
+	  'make install    put darknet and darknet-worker into $$(DESTDIR)$$(PREFIX)/bin (PREFIX=/usr/local)' \
 	  'make format     run clang-format over our sources' \
 	  'make clean      remove everything built; distclean removes the downloaded upstream too' \
 	  '' \
@@ -133,8 +133,8 @@ to_objects = $(patsubst %.cpp,$(BUILD)/obj/%.o,$1)
 # X_onednn.cpp and X_onednn_absent.cpp define the same symbols; the second is for machines without the library.
 NOT_HERE := $(if $(filter yes,$(HAVE_ONEDNN)),%_onednn_absent.cpp,%_onednn.cpp)
 TESSERA_SOURCES := $(filter-out $(NOT_HERE),$(call find_sources,src))
-# darknet/main.cpp is the program; darknet/x_main.cpp would be a program darknet-x beside it. One that does without OpenCV
-# does not load it: OpenCV's libraries cost every process that is linked to them about 70 MB and 0.15 s.
+# darknet/main.cpp is the program; darknet/x_main.cpp is a program darknet-x beside it. One that does without OpenCV does
+# not load it: OpenCV's libraries cost every process that is linked to them about 70 MB and 0.15 s.
 MAIN_SOURCES := darknet/main.cpp $(wildcard darknet/*_main.cpp)
 FORK_SOURCES := $(filter-out $(MAIN_SOURCES) darknet/image_opencv.cpp,$(call find_sources,plugins darknet))
 SUPPORT_SOURCES := $(call find_sources,tests/support)
@@ -236,6 +236,8 @@ link = $(call run,LINK    $@,$(CXX) $(LINK_FLAGS) $(LDFLAGS) $(WRAP_FLAGS) -o $@
 all: $(PROGRAMS)
 
 $(PROGRAM): $(BUILD)/obj/darknet/main.o
+# The others with it, since it starts them: one left over from an earlier build would be run.
+$(PROGRAM): | $(filter-out $(PROGRAM),$(PROGRAMS))
 $(filter-out $(PROGRAM),$(PROGRAMS)): $(BUILD)/darknet-%: $(BUILD)/obj/darknet/%_main.o
 $(PROGRAMS): $(LIB_FORK) $(LIB_TESSERA) $(LIB_DARKNET) $(BUILD)/obj/link_flags
 	$(call link)

@@ -45,4 +45,9 @@ base::Result<int> run_partial(const Arguments& arguments);
 base::Result<int> run_worker(const Arguments& arguments);
 base::Result<int> run_plan(const Arguments& arguments);
 
+// `darknet worker`, in two programs: darknet-worker serves in its own process, and darknet becomes darknet-worker when
+// that lies beside it (if not, it serves, too).
+Command worker_command(base::Result<int> (*run)(const Arguments&));
+base::Result<int> serve_as_worker(const Arguments& arguments);
+
 }  // namespace tessera::darknet

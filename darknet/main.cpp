@@ -1,33 +1,21 @@
-// darknet: finds the command, checks its arguments, runs it, and turns an error into one line and an exit code.
+// darknet: finds the command and runs it.
 #include <fmt/format.h>
 
 #include <algorithm>
-
-#include <cstdio>
 #include <exception>
 #include <string>
 #include <vector>
 
 #include "darknet/arguments.hpp"
 #include "darknet/commands.hpp"
+#include "darknet/run_command.hpp"
 #include "darknet/upstream_commands.hpp"
 #include "darknet/upstream_errors.hpp"
 
 namespace {
 
 using namespace tessera::darknet;
-using tessera::base::Error;
 using tessera::base::Result;
-
-int print_error(const std::string& message, int code) {
-  std::fflush(stdout);
-  fmt::print(stderr, "darknet: {}\n", message);
-  return code;
-}
-
-std::string usage(const Command& command) {
-  return fmt::format("usage: darknet {} {}", command.words, command.operands);
-}
 
 int print_help() {
   fmt::print("darknet COMMAND ... [OPTIONS anywhere; -an_option = --an-option = --an_option]\n\n");
@@ -89,34 +77,6 @@ int unknown_command(const std::vector<std::string>& words) {
     advice = "there are " + followers;
   return print_error(fmt::format("there is no command `{}`; {}", followers.empty() ? first : typed, advice),
                      kExitUsage);
-}
-
-// Options the command has no meaning for: those of other Darknets get one line, the others are mistakes.
-int check_options(const Command& command, const Arguments& arguments) {
-  for (const auto& [name, value] : arguments.options()) {
-    if (std::find(command.options.begin(), command.options.end(), name) != command.options.end()) continue;
-    if (is_accepted_without_effect(name)) {
-      if (name != "dont_show") fmt::print(stderr, "option -{} has no meaning here and is ignored\n", name);
-      continue;
-    }
-    return print_error(
-        fmt::format("`darknet {}` has no option -{}; `darknet help` lists all options", command.words, name),
-        kExitUsage);
-  }
-  return 0;
-}
-
-int run_command(const Command& command, const Arguments& arguments) {
-  if (const int code = check_options(command, arguments); code != 0) return code;
-  const std::size_t count = arguments.operand_count();
-  if (count < command.operands_min)
-    return print_error(fmt::format("`darknet {}` needs more arguments; {}", command.words, usage(command)), kExitUsage);
-  if (count > command.operands_max)
-    return print_error(
-        fmt::format("'{}' is one argument too many; {}", arguments.operand(command.operands_max), usage(command)),
-        kExitUsage);
-  const Result<int> code = command.run(arguments);
-  return code ? *code : print_error(code.error().message, kExitFailure);
 }
 
 bool is_upstream(const std::vector<std::string>& words, int* code) {

@@ -1,5 +1,8 @@
-// darknet worker: serves training sessions until it is told to stop.
+// darknet worker: serves training sessions until it is told to stop. What this file needs, the program darknet-worker is
+// made of: nothing of Darknet's own, and no OpenCV.
 #include <fmt/format.h>
+#include <unistd.h>
+
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
 
@@ -7,6 +10,7 @@
 #include <csignal>
 #include <cstdio>
 
+#include "cluster/local_workers.hpp"
 #include "cluster/worker.hpp"
 #include "darknet/commands.hpp"
 
@@ -21,9 +25,41 @@ void announce(const std::string& address) {
   std::fflush(stdout);
 }
 
+// The command line again, without options that are accepted without effect: those have been spoken of.
+std::vector<std::string> command_line(const Arguments& arguments) {
+  std::vector<std::string> words{arguments.program, "worker"};
+  for (const char* name : worker_command(nullptr).options)
+    for (const OptionSpec& option : all_options())
+      if (std::string_view(option.name) == name && arguments.has(name))
+        words.push_back(option.kind == OptionKind::kFlag ? fmt::format("-{}", name)
+                                                         : fmt::format("-{}={}", name, arguments.text(name)));
+  return words;
+}
+
 }  // namespace
 
+Command worker_command(base::Result<int> (*run)(const Arguments&)) {
+  return {"worker",
+          0,
+          0,
+          "",
+          "compute for a coordinator on another machine",
+          {"listen", "name", "threads", "insecure", "once", "parent"},
+          run};
+}
+
 base::Result<int> run_worker(const Arguments& arguments) {
+  if (const std::string program = cluster::worker_program(); !program.empty()) {
+    std::vector<std::string> words = command_line(arguments);
+    std::vector<char*> argv;
+    for (std::string& word : words) argv.push_back(word.data());
+    argv.push_back(nullptr);
+    ::execv(program.c_str(), argv.data());  // comes back only when it cannot be run: made for another machine, say
+  }
+  return serve_as_worker(arguments);
+}
+
+base::Result<int> serve_as_worker(const Arguments& arguments) {
   cluster::WorkerOptions options;
   options.listen = arguments.text("listen", options.listen);
   options.name = arguments.text("name", "");
@@ -31,7 +67,9 @@ base::Result<int> run_worker(const Arguments& arguments) {
   options.parent = static_cast<int>(arguments.integer("parent", 0));
   options.insecure = arguments.has("insecure");
   options.once = arguments.has("once");
-  if (options.threads < 0) return base::error(base::ErrorCode::kInvalidArgument, "-threads {}: a number of threads, or 0 for all cores", options.threads);
+  if (options.threads < 0)
+    return base::error(base::ErrorCode::kInvalidArgument, "-threads {}: a number of threads, or 0 for all cores",
+                       options.threads);
   spdlog::set_default_logger(spdlog::stderr_color_mt("worker"));
   // A worker started by a coordinator speaks through it.
   spdlog::set_level(options.once ? spdlog::level::warn : spdlog::level::info);

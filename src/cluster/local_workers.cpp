@@ -39,14 +39,23 @@ base::Result<pid_t> spawn(const std::string& program, std::vector<std::string> a
 
 }  // namespace
 
+std::string worker_program() {
+  std::error_code failed;
+  const auto self = std::filesystem::read_symlink("/proc/self/exe", failed);
+  const auto beside = self.parent_path() / "darknet-worker";
+  return !failed && access(beside.c_str(), X_OK) == 0 ? beside.string() : "";
+}
+
 base::Result<LocalWorkers> LocalWorkers::start(const std::string& program, int count, int threads) {
   LocalWorkers workers;
   std::string directory = (std::filesystem::temp_directory_path() / "tessera-XXXXXX").string();
   if (!mkdtemp(directory.data())) return base::error(ErrorCode::kIo, "{}: cannot make a directory for sockets: {}", directory, std::strerror(errno));
   workers.directory_ = directory;
+  const std::string own = worker_program();
+  const std::string& starts = own.empty() ? program : own;
   for (int i = 1; i <= count; ++i) {
     const std::string name = fmt::format("local:{}", i), address = fmt::format("ipc://{}/worker-{}", directory, i);
-    TESSERA_ASSIGN(const pid_t pid, spawn(program, {program, "worker", "-listen", address, "-name", name, "-once", "-parent", fmt::to_string(getpid())}));
+    TESSERA_ASSIGN(const pid_t pid, spawn(starts, {starts, "worker", "-listen", address, "-name", name, "-once", "-parent", fmt::to_string(getpid())}));
     workers.pids_.push_back(pid);
     workers.specs_.push_back({name, address, 1.0, threads, 0});
   }

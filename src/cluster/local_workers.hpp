@@ -11,9 +11,14 @@
 
 namespace tessera::cluster {
 
+// darknet-worker beside the running program's file: `darknet worker` without the libraries that a worker has no use for.
+// "" when it is not there.
+std::string worker_program();
+
 class LocalWorkers {
  public:
-  // Starts `count` processes `program worker -listen ipc://… -once` in a private directory.
+  // Starts `count` processes `worker_program() worker -listen ipc://… -once`, or else `program worker …`, in a private
+  // directory.
   static base::Result<LocalWorkers> start(const std::string& program, int count, int threads);
   ~LocalWorkers();
   LocalWorkers(LocalWorkers&& other) noexcept;
