@@ -157,6 +157,26 @@ std::vector<int> sources(const graph::Graph& graph, const std::vector<int>& node
   return layers;
 }
 
+// Of the device that needs most, for tensors, weights, gradients and momentum.
+double largest_memory(const sim::Forecast& f) {
+  std::size_t largest = 0;
+  for (const sim::DeviceForecast& d : f.devices) largest = std::max(largest, d.arena_bytes + d.parameter_bytes);
+  return static_cast<double>(largest);
+}
+
+// What recomputation costs and saves, against the same without it.
+void print_recompute(const Subject& subject, const Cluster& cluster, plan::LayoutRequest request, const Outcome& outcome) {
+  using Recompute = plan::LayoutRequest::Recompute;
+  const bool on = outcome.plan.recompute;
+  request.recompute = on ? Recompute::kOff : Recompute::kOn;
+  const auto other = make_outcome(subject, cluster, request, Mode::kTrain);
+  const int subdivisions = static_cast<int>(subject.subdivisions);
+  fmt::print("recompute = {}: {:.1f} MB on the device that needs most, {:.3f} s an iteration", on ? "on" : "off", largest_memory(outcome.forecast) / kMebibyte,
+             outcome.forecast.seconds(subdivisions));
+  if (other) fmt::print(" ({}: {:.1f} MB, {:.3f} s)", on ? "off" : "on", largest_memory(other->forecast) / kMebibyte, other->forecast.seconds(subdivisions));
+  fmt::print("\n");
+}
+
 void print_forecast(const Subject& subject, const Cluster& cluster, const Outcome& outcome, Mode mode) {
   const sim::Forecast& f = outcome.forecast;
   fmt::print("{:<18}  {:>9} {:>10} {:>11} {:>11} {:>10} {:>9}\n", "forecast", "busy s", "waiting s", "sent MB", "received MB", "memory MB", "limit MB");
@@ -206,6 +226,7 @@ nlohmann::json outcome_json(const Subject& subject, const Cluster& cluster, cons
   return {{"grid", {{"rows", grid.rows.size()}, {"columns", grid.columns.size()}, {"samples", grid.samples.size()}}},
           {"forward_groups", sources(subject.graph, outcome.plan.forward_starts)},
           {"backward_groups", sources(subject.graph, outcome.plan.backward_ends)},
+          {"recompute", outcome.plan.recompute},
           {"plan", plan::to_json(outcome.plan)},
           {"forecast", {{"profile", cluster.profile}, {"forward_seconds", f.forward_seconds}, {"backward_seconds", f.backward_seconds},
                         {"reduce_seconds", f.reduce_seconds}, {"subdivisions", subject.subdivisions},
@@ -234,6 +255,7 @@ base::Result<int> run_plan(const Arguments& arguments) {
     fmt::print("{}\n", outcome_json(subject, cluster, outcome).dump());
   } else {
     print_outcome(subject, cluster, outcome, mode);
+    if (mode == Mode::kTrain) print_recompute(subject, cluster, request, outcome);
     if (mode == Mode::kTrain)
       if (const auto fewer = smaller_cluster(subject, cluster, request, outcome.forecast))
         fmt::print("note: the fastest {} of these {} devices alone would be faster: {:.3f} s an iteration\n", fewer->devices, cluster.devices.size(),

@@ -175,6 +175,7 @@ void announce(const DistributedEngine& engine, const graph::Graph& graph, LayerR
   say(fmt::format("distributed: layers {} to {} on {}; forward groups start at {}; backward groups end at {}", range.begin, range.end - 1,
                   workers == 0 ? "this machine alone" : fmt::format("{} worker{}", workers, workers == 1 ? "" : "s"), layer_list(plan.forward_starts, graph),
                   layer_list(plan.backward_ends, graph)));
+  if (plan.recompute) say("distributed: tensors inside forward groups are computed again in back-propagation (recompute)");
   if (const auto* local = engine.local_workers())
     for (std::size_t i = 0; i < local->pids().size(); ++i) say(fmt::format("distributed: worker {} is process {}", local->specs()[i].name, local->pids()[i]));
 }

@@ -91,6 +91,15 @@ base::Status read_wire(const Entry& entry) {
   return entry.fail("no number format; write fp32");
 }
 
+base::Status read_recompute(const Entry& entry, plan::LayoutRequest::Recompute& recompute) {
+  using Recompute = plan::LayoutRequest::Recompute;
+  if (entry.value == "on") recompute = Recompute::kOn;
+  else if (entry.value == "off") recompute = Recompute::kOff;
+  else if (entry.value == "auto") recompute = Recompute::kAuto;
+  else return entry.fail("no such choice; write on, off, or auto (on when memory does not suffice otherwise)");
+  return {};
+}
+
 kernels::Backend fastest_backend() {
   const auto built = kernels::built_backends();
   return *std::max_element(built.begin(), built.end());
@@ -121,6 +130,7 @@ std::map<std::string, Reader> readers(const std::string& file) {
       {"backward_groups", [](const Entry& e, Settings& s) { return read_groups(e, "last", s.backward_groups); }},
       {"memory_mb", [](const Entry& e, Settings& s) { return read_count(e, 0, "write a limit in MB, or 0 for none", s.memory_mb); }},
       {"wire", [](const Entry& e, Settings&) { return read_wire(e); }},
+      {"recompute", [](const Entry& e, Settings& s) { return read_recompute(e, s.recompute); }},
       {"threads", [](const Entry& e, Settings& s) {
          return e.value == "auto" ? base::Status() : read_count(e, 0, "write threads per device, or 0 for all cores", s.threads); }},
       {"backend", [](const Entry& e, Settings& s) { return read_backend(e, s.backend); }},
@@ -176,6 +186,7 @@ base::Result<plan::LayoutRequest> layout_request(const Settings& settings, const
   plan::LayoutRequest request;
   request.rows = settings.rows, request.columns = settings.columns, request.samples = settings.samples;
   request.wire = settings.wire;
+  request.recompute = settings.recompute;
   TESSERA_ASSIGN(request.forward_starts, nodes_of(settings.forward_groups, graph, graph.first_layer()));
   TESSERA_ASSIGN(request.backward_ends, nodes_of(settings.backward_groups, graph, graph.size() - 1));
   return request;

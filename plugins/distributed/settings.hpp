@@ -35,6 +35,7 @@ struct Settings {
   int rows = 0, columns = 0, samples = 1;  // of the grid; rows and columns 0: chosen
   Groups forward_groups, backward_groups;
   plan::WireType wire = plan::WireType::kFloat32;
+  plan::LayoutRequest::Recompute recompute = plan::LayoutRequest::Recompute::kAuto;
 
   int memory_mb = 0;  // limit of every device; 0: what it reports
   int threads = 0;    // of every device; 0: cores, divided among local workers

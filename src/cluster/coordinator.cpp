@@ -1,6 +1,7 @@
 #include "cluster/coordinator.hpp"
 
 #include <algorithm>
+#include <limits>
 #include <numeric>
 #include <random>
 
@@ -240,15 +241,23 @@ Status Coordinator::choose_layout(const graph::Graph& graph, geometry::Index bat
   const int cells = request.rows * request.columns * std::max(1, request.samples);
   // After a loss the grid that was asked for has too many tiles; whatever is best for those who remain takes its place.
   if (cells != static_cast<int>(devices.size()) && members_.size() < workers_.size() + 1) request.rows = request.columns = 0, request.samples = 1;
+  for (std::size_t participant = 0; participant < profiles.size(); ++participant) profiles[participant].memory_bytes = memory_limit(participant);
   const auto members_cost = [&](const plan::Plan& plan, const std::vector<int>& members) {
     std::vector<sim::DeviceProfile> subset;
     for (int member : members) subset.push_back(profiles[static_cast<std::size_t>(member)]);
-    return sim::simulate(graph, program::compile(graph, plan, program::Mode::kTrain), subset, options_.subdivisions).seconds(options_.subdivisions);
+    const auto forecast = sim::simulate(graph, program::compile(graph, plan, program::Mode::kTrain), subset, options_.subdivisions);
+    return forecast.fits ? forecast.seconds(options_.subdivisions) : std::numeric_limits<double>::infinity();
   };
   std::vector<int> everybody(members_.size());
   std::iota(everybody.begin(), everybody.end(), 0);
   const auto cost = [&](const plan::Plan& plan) { return members_cost(plan, everybody); };
-  TESSERA_ASSIGN(layout_, plan::choose_layout(graph, batch, request, devices, static_cast<int>(members_.size()), cost));
+  auto layout = plan::choose_layout(graph, batch, request, devices, static_cast<int>(members_.size()), cost);
+  if (!layout && layout.error().code == ErrorCode::kOutOfMemory) {  // any will do for check_memory() to say what is missing where
+    for (auto& profile : profiles) profile.memory_bytes = 0;
+    layout = plan::choose_layout(graph, batch, request, devices, static_cast<int>(members_.size()), cost);
+  }
+  if (!layout) return tl::unexpected(layout.error());
+  layout_ = std::move(*layout);
   has_layout_ = true;
   if (devices.size() < 2) return {};
   TESSERA_ASSIGN(const plan::Plan chosen, plan::make_plan(graph, batch, layout_));
@@ -257,14 +266,20 @@ Status Coordinator::choose_layout(const graph::Graph& graph, geometry::Index bat
   return {};
 }
 
+// Of tensors, weights, gradients and momentum, in bytes.
+double Coordinator::memory_limit(std::size_t participant) const {
+  const Worker* worker = participant == 0 ? nullptr : &workers_[static_cast<std::size_t>(members_[participant] - 1)];
+  const int limit_mb = worker && worker->spec.memory_mb > 0 ? worker->spec.memory_mb : options_.memory_mb;
+  return limit_mb > 0 ? limit_mb * 1048576.0 : static_cast<double>(worker ? worker->memory_bytes : physical_memory_bytes());
+}
+
 Status Coordinator::check_memory(const graph::Graph& graph, const program::ProgramSet& programs) const {
   std::string table;
   bool fits = true;
   for (std::size_t participant = 0; participant < members_.size(); ++participant) {
     const bool coordinator = participant == 0;
     const Worker* worker = coordinator ? nullptr : &workers_[static_cast<std::size_t>(members_[participant] - 1)];
-    const int limit_mb = worker && worker->spec.memory_mb > 0 ? worker->spec.memory_mb : options_.memory_mb;
-    const double limit = limit_mb > 0 ? limit_mb * 1048576.0 : static_cast<double>(worker ? worker->memory_bytes : physical_memory_bytes());
+    const double limit = memory_limit(participant);
     const std::size_t fixed = sim::parameter_bytes(graph, programs.mode, static_cast<int>(participant), static_cast<int>(members_.size()), options_.subdivisions);
     const auto needed = static_cast<double>(programs.programs[participant].arena_bytes + fixed);
     fits = fits && needed <= limit;

@@ -100,6 +100,7 @@ class Coordinator {
 
   base::Status choose_layout(const graph::Graph& graph, geometry::Index batch);
   base::Status distribute(const Selected& selected, const program::ProgramSet& programs, program::Mode mode);
+  double memory_limit(std::size_t participant) const;
   base::Status check_memory(const graph::Graph& graph, const program::ProgramSet& programs) const;
 
   base::Status run(const std::string& pass);

@@ -43,6 +43,8 @@ void toggle(Marks& marks, int node) {
 
 }  // namespace
 
+std::vector<int> starts_after_shrinking(const Graph& graph) { return patterns(graph)[1].starts; }
+
 double Evaluator::operator()(const Layout& layout) {
   if (left_ <= 0) return kImpossible;
   --left_;

@@ -92,6 +92,7 @@ base::Result<Plan> make_plan(const Graph& graph, Index batch, const Layout& layo
   plan.batch = batch;
   plan.participants = layout.participant_count;
   plan.wire = layout.wire;
+  plan.recompute = layout.recompute;
   plan.forward_starts = layout.forward_starts.empty() ? every_layer(graph) : with(layout.forward_starts, graph.first_layer());
   plan.backward_ends = layout.backward_ends.empty() ? every_layer(graph) : with(layout.backward_ends, graph.size() - 1);
   for (int node = 0; node < graph.size(); ++node) {
@@ -117,7 +118,7 @@ nlohmann::json to_json(const Plan& plan) {
     owned.push_back(row);
   }
   return {{"batch", plan.batch}, {"participants", plan.participants}, {"owned", owned}, {"forward_starts", plan.forward_starts},
-          {"backward_ends", plan.backward_ends}, {"wire", plan.wire == WireType::kFloat16 ? "fp16" : "fp32"}};
+          {"backward_ends", plan.backward_ends}, {"wire", plan.wire == WireType::kFloat16 ? "fp16" : "fp32"}, {"recompute", plan.recompute}};
 }
 
 base::Result<Plan> plan_from_json(const nlohmann::json& json, const Graph& graph) {
@@ -127,6 +128,7 @@ base::Result<Plan> plan_from_json(const nlohmann::json& json, const Graph& graph
     json.at("participants").get_to(plan.participants);
     json.at("forward_starts").get_to(plan.forward_starts);
     json.at("backward_ends").get_to(plan.backward_ends);
+    json.at("recompute").get_to(plan.recompute);
     const std::string wire = json.at("wire");
     if (wire != "fp32" && wire != "fp16") return base::error(ErrorCode::kProtocol, "not a plan: unknown wire type '{}'", wire);
     plan.wire = wire == "fp16" ? WireType::kFloat16 : WireType::kFloat32;

@@ -29,6 +29,9 @@ struct Plan {
   std::vector<int> forward_starts;
   std::vector<int> backward_ends;
   WireType wire = WireType::kFloat32;
+  // In training, tensors inside a forward group (not read outside of it) are not kept for back-propagation but computed
+  // again from what the group reads: less memory, up to a forward pass more computation, the same bits.
+  bool recompute = false;
 
   const Box& box(int node, int participant) const {
     return owned[static_cast<std::size_t>(node)][static_cast<std::size_t>(participant)];
@@ -54,6 +57,7 @@ struct Layout {
   std::vector<int> forward_starts;  // nodes; empty: every layer its own group
   std::vector<int> backward_ends;   // nodes; empty: every layer its own group
   WireType wire = WireType::kFloat32;
+  bool recompute = false;
 };
 
 // Every tensor is cut by the same grid. Errors: a layout that does not fit the graph.

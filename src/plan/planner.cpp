@@ -109,8 +109,8 @@ Choice search(const std::vector<Grid>& grids, const std::vector<Device>& devices
   return best;
 }
 
-base::Result<Choice> choose(const Graph& graph, Index batch, const LayoutRequest& request, const std::vector<Device>& devices, int participants,
-                            const Cost& cost, int most_evaluations) {
+base::Result<Choice> choose_with(bool recompute, const Graph& graph, Index batch, const LayoutRequest& request, const std::vector<Device>& devices,
+                                 int participants, const Cost& cost, int most_evaluations) {
   TESSERA_CHECK(!devices.empty(), "no devices of {} participants", participants);
   for (const Device& device : devices)
     if (!(device.speed > 0)) return base::error(ErrorCode::kInvalidArgument, "participant {} has the impossible speed {}", device.participant, device.speed);
@@ -118,13 +118,14 @@ base::Result<Choice> choose(const Graph& graph, Index batch, const LayoutRequest
   Layout layout;
   layout.participant_count = participants;
   layout.wire = request.wire;
-  layout.forward_starts = request.forward_starts.value_or(std::vector<int>{});
+  layout.recompute = recompute;
+  layout.forward_starts = request.forward_starts.value_or(recompute ? starts_after_shrinking(graph) : std::vector<int>{});
   layout.backward_ends = request.backward_ends.value_or(std::vector<int>{});
   deal(grids.front(), devices, layout);
   TESSERA_TRY(make_plan(graph, batch, layout));  // the groups that were asked for
   // A single device exchanges nothing, so where groups begin makes no difference.
   const bool alone = devices.size() == 1;
-  const OpenGroups open{!request.forward_starts && !alone, !request.backward_ends && !alone};
+  const OpenGroups open{!request.forward_starts && !alone && !recompute, !request.backward_ends && !alone};
   Evaluator evaluate(graph, batch, cost, most_evaluations);
   if (grids.size() == 1 && !open.forward && !open.backward) return Choice{layout, evaluate(layout)};
   Choice best = search(grids, devices, layout, open, evaluate);
@@ -132,6 +133,17 @@ base::Result<Choice> choose(const Graph& graph, Index batch, const LayoutRequest
     return base::error(ErrorCode::kOutOfMemory, "no way was found to cut layers {} to {} over {} devices that fits their memory; use more workers, "
                        "more subdivisions or a smaller image", graph[graph.first_layer()].source, graph.layers.back().source, devices.size());
   return best;
+}
+
+base::Result<Choice> choose(const Graph& graph, Index batch, const LayoutRequest& request, const std::vector<Device>& devices, int participants,
+                            const Cost& cost, int most_evaluations) {
+  using Recompute = LayoutRequest::Recompute;
+  const auto with = [&](bool recompute) { return choose_with(recompute, graph, batch, request, devices, participants, cost, most_evaluations); };
+  auto kept = with(request.recompute == Recompute::kOn);
+  const bool too_large = kept ? kept->seconds == kImpossible : kept.error().code == ErrorCode::kOutOfMemory;
+  if (request.recompute != Recompute::kAuto || !too_large) return kept;
+  auto again = with(true);
+  return again && again->seconds < kImpossible ? std::move(again) : std::move(kept);
 }
 
 }  // namespace

@@ -22,6 +22,13 @@ struct LayoutRequest {
   std::optional<std::vector<int>> forward_starts;
   std::optional<std::vector<int>> backward_ends;
   WireType wire = WireType::kFloat32;
+  // Whether the insides of forward groups are computed again in back-propagation (Plan::recompute).
+  enum class Recompute {
+    kOff,
+    kAuto,  // when nothing fits into memory without it
+    kOn,    // and forward groups that are left open end where maps become smaller: few tensors are kept then
+  };
+  Recompute recompute = Recompute::kOff;
 };
 
 // Seconds one iteration takes under a plan; infinity when it is not possible (too much memory). Provided by the caller

@@ -26,6 +26,7 @@ class Compiler {
     set_.mode = mode;
     set_.programs.resize(at(plan.participants));
     slots_.resize(at(plan.participants));
+    recomputed_.resize(plan.forward_starts.size() + 1);  // groups count from 1
     delayed_.resize(at(plan.participants));
     unsummed_.resize(at(plan.participants));
     for (const GradientChunk& chunk : gradient_chunks(graph, plan.participants)) chunks_[chunk.node].push_back(chunk);
@@ -209,7 +210,7 @@ class Compiler {
     } else if (mode_ == Mode::kTest) {
       Step& step = emit(p, Op::kNormalize, node);
       step.a = step.b = out, step.box = box;
-    } else if (const Box& owned = plan_.box(node, p); !owned.empty()) {
+    } else if (const Box& owned = plan_.box(node, p); !owned.empty() && !in_backward_) {
       Step& step = emit(p, Op::kMoments, node);
       step.a = out, step.box = owned;
     }
@@ -249,6 +250,7 @@ class Compiler {
 
   void backward() {
     in_backward_ = true;
+    forget_insides();
     // Outputs of the forward pass are made again where weight gradients need them.
     for (int node = graph_.first_layer(); node < graph_.size(); ++node)
       for (int p = 0; p < plan_.participants; ++p)
@@ -257,7 +259,10 @@ class Compiler {
     for (int node = graph_.size() - 1; node >= graph_.first_layer(); --node) {
       if (!graph_[node].backward) continue;
       const int group = regions_.backward_group[at(node)];
-      if (node + 1 == graph_.size() || regions_.backward_group[at(node + 1)] != group) backward_fetches(group);
+      if (node + 1 == graph_.size() || regions_.backward_group[at(node + 1)] != group) {
+        recompute_for(group);
+        backward_fetches(group);
+      }
       backward_layer(node);
     }
     input_deltas();
@@ -266,6 +271,70 @@ class Compiler {
       for (const Step& step : unsummed_[at(p)]) steps(p).push_back(step);
     }
   }
+
+  // --- recomputation ---------------------------------------------------------------------------------------------
+
+  // Read within its forward group only: not kept for back-propagation when the plan says so.
+  bool is_inside(int node) const {
+    const auto& uses = uses_[at(node)];
+    return plan_.recompute && !is_input(node) && !graph_[node].delivered && !uses.empty() &&
+           std::all_of(uses.begin(), uses.end(), [&](const Use& use) { return regions_.forward_group[at(use.layer)] == regions_.forward_group[at(node)]; });
+  }
+
+  void forget_insides() {
+    for (int node = graph_.first_layer(); node < graph_.size(); ++node)
+      for (int p = 0; p < plan_.participants && is_inside(node); ++p)
+        for (const Slot slot : {Slot::kStored, Slot::kWinners}) retire(p, node, slot);
+  }
+
+  // The insides of all forward groups in which layers of this backward group lie, before anybody fetches from them.
+  void recompute_for(int backward_group) {
+    for (int node = graph_.first_layer(); node < graph_.size(); ++node) {
+      const auto group = at(regions_.forward_group[at(node)]);
+      if (regions_.backward_group[at(node)] != backward_group || !graph_[node].backward || recomputed_[group]) continue;
+      recomputed_[group] = true;
+      for (int p = 0; p < plan_.participants; ++p) recompute(p, static_cast<int>(group));
+    }
+  }
+
+  // Each layer inside the group once more as the forward pass computed it, with the statistics that are known by now.
+  void recompute(int p, int group) {
+    int last = -1;  // what comes after it need not be computed
+    std::vector<int> nodes;
+    for (int node = graph_.first_layer(); node < graph_.size(); ++node) {
+      if (regions_.forward_group[at(node)] != group) continue;
+      nodes.push_back(node);
+      if (is_inside(node)) last = node;
+    }
+    if (last < 0) return;
+    flush_delayed(p);
+    std::map<int, std::vector<Box>> made;  // outputs of batch-normalised layers, by node
+    for (const int node : nodes) {
+      if (node > last) break;
+      for (const int input : graph_[node].inputs)
+        if (is_inside(node) && normalized(input)) read_again(p, node, input, made);
+      if (is_inside(node)) forward_layer(p, node);
+    }
+    // Weight gradients make outputs again when their turn comes, so that these take no memory until then.
+    for (const auto& [node, boxes] : made) retire(p, node, Slot::kActive);
+  }
+
+  // The output of a batch-normalised layer as `node` reads it.
+  void read_again(int p, int node, int input, std::map<int, std::vector<Box>>& made) {
+    const Box& computed = regions_.at(regions_.computed, node, p);
+    if (computed.empty()) return;
+    if (!made.contains(input)) retire(p, input, Slot::kActive);
+    std::vector<Box>& boxes = made[input];
+    for (std::size_t i = 0; i < graph_[node].inputs.size(); ++i) {
+      if (graph_[node].inputs[i] != input) continue;
+      for (const Box& missing : geometry::subtract(graph::input_box(graph_, node, static_cast<int>(i), computed), boxes)) {
+        normalize(p, input, missing);
+        boxes.push_back(missing);
+      }
+    }
+  }
+
+  // --- back-propagation of one layer -----------------------------------------------------------------------------
 
   // Deltas from outside that join parts computed inside: to the owners, before those parts.
   void external_deltas() {
@@ -470,6 +539,7 @@ class Compiler {
   const std::vector<std::vector<Use>> uses_;
   ProgramSet set_;
   std::vector<std::map<std::pair<int, Slot>, int>> slots_;  // [participant]
+  std::vector<bool> recomputed_;                            // [forward group]
   std::vector<std::vector<Step>> delayed_;                  // [participant]
   std::map<int, std::vector<GradientChunk>> chunks_;        // by node
   std::vector<std::vector<Step>> unsummed_;                 // [participant]: what waits for the last round of chunks

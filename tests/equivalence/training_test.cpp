@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "plan/group_search.hpp"
 #include "tests/equivalence/twins.hpp"
 #include "tests/support/random_graph.hpp"
 #include "tests/support/seed.hpp"
@@ -171,4 +172,31 @@ TEST_CASE("in-process, ipc and tcp give the same bits, and so do two runs") {
       }
     }
   }
+}
+
+TEST_CASE("computing insides of groups again gives the same bits, for less memory") {
+  int smaller = 0;
+  for (const auto family : testing::all_families()) {
+    auto c = training_case(testing::seed() + 31 * static_cast<std::uint64_t>(family), family);
+    c.plan.forward_starts = plan::starts_after_shrinking(c.graph);
+    CAPTURE(describe(c));
+    std::vector<std::vector<std::byte>> results;
+    std::vector<std::size_t> arenas;
+    for (const bool recompute : {false, true}) {
+      c.plan.recompute = recompute;
+      testing::Twins twins(c);
+      Rng rng(c.seed + 3);
+      iteration(twins, rng);
+      iteration(twins, rng);
+      auto& interpreter = twins.ours().interpreter();
+      results.emplace_back(exec::parameter_bytes(interpreter.parameters(0)));
+      exec::write_parameters(interpreter.parameters(0), results.back());
+      std::size_t sum = 0;
+      for (const auto& program : interpreter.programs().programs) sum += program.arena_bytes;
+      arenas.push_back(sum);
+    }
+    REQUIRE(results[0] == results[1]);
+    smaller += arenas[1] < arenas[0];
+  }
+  CHECK(smaller > 0);
 }

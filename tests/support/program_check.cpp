@@ -371,7 +371,8 @@ class Checker {
 
   void fill(int p, const Step& s) {
     const Buffer& b = buffer(p, s.a);
-    if (!in_backward_) {
+    if (b.slot != Slot::kDelta) {
+      require(!in_backward_ || plan_.recompute, "in the backward pass");
       require(graph_[s.node].kind == LayerKind::kConvolutional && brute_input_box(graph_, s.node, 0, s.box).empty(),
               "nothing to fill");
       change(p, s.a, s.node, {Slot::kStored}, s.box, kNothing, kRaw);
@@ -438,6 +439,7 @@ class Checker {
 
   void backward_step(int p, const Step& s) {
     const Layer& layer = graph_[s.node];
+    if (plan_.recompute && s.op < Op::kConvolutionData && s.op != Op::kMoments) return forward_step(p, s);
     require(layer.backward || s.op == Op::kNormalize, "below stopbackward");
     switch (s.op) {
       case Op::kNormalize:

@@ -168,6 +168,25 @@ TEST_CASE("groups that are given are kept, the others are chosen") {
   CHECK(layout.backward_ends == std::vector<int>{2, 4, 5});
 }
 
+TEST_CASE("insides of groups are computed again when that is asked for, or when nothing fits otherwise") {
+  using Recompute = LayoutRequest::Recompute;
+  const plan::Cost only_again = [](const Plan& plan) { return plan.recompute ? 2.0 : plan::kImpossible; };
+  const plan::Cost either = [](const Plan& plan) { return plan.recompute ? 2.0 : 1.0; };
+  LayoutRequest request;
+  const auto recomputes = [&](Recompute choice, const plan::Cost& cost) {
+    request.recompute = choice;
+    return choose(chain(3), 2, request, workers(2), cost).recompute;
+  };
+  CHECK(recomputes(Recompute::kOn, either));
+  CHECK_FALSE(recomputes(Recompute::kOff, either));
+  CHECK_FALSE(recomputes(Recompute::kAuto, either));
+  CHECK(recomputes(Recompute::kAuto, only_again));
+  request.recompute = Recompute::kOff;
+  CHECK(has(refusal(request, workers(2), only_again), "no way was found"));
+  request.recompute = Recompute::kAuto;
+  CHECK(has(refusal(request, workers(2), kNothing), "no way was found"));
+}
+
 TEST_CASE("the descent over single cuts reaches the best groups") {
   const std::vector<int> starts = {1, 3, 4, 7}, ends = {2, 6, 8};
   const auto away = [](const std::vector<int>& a, const std::vector<int>& b) {

@@ -142,6 +142,14 @@ TEST_CASE("groups") {
   check_bad("forward_groups", "4,4", "layer 4 stands after layer 4");
 }
 
+TEST_CASE("recompute") {
+  using Recompute = plan::LayoutRequest::Recompute;
+  CHECK(good("recompute", "auto").recompute == Recompute::kAuto);
+  CHECK(good("recompute", "on").recompute == Recompute::kOn);
+  CHECK(good("recompute", "off").recompute == Recompute::kOff);
+  check_bad("recompute", "yes", "write on, off, or auto");
+}
+
 TEST_CASE("wire and backend") {
   CHECK(good("wire", "fp32").wire == plan::WireType::kFloat32);
   check_bad("wire", "fp16", "not supported yet; write fp32");
@@ -158,7 +166,7 @@ TEST_CASE("an unknown key is an error with the key that was meant, or all keys")
   CHECK(near.error().message == "some/net.cfg:17: [distributed] has no key 'worker'; did you mean 'workers'?");
   REQUIRE_FALSE(far);
   for (const char* key :
-       {"layers", "workers", "grid", "forward_groups", "backward_groups", "memory_mb", "wire", "threads", "backend"})
+       {"layers", "workers", "grid", "forward_groups", "backward_groups", "memory_mb", "wire", "recompute", "threads", "backend"})
     CHECK_MESSAGE(far.error().message.find(key) != std::string::npos, far.error().message);
 }
 
