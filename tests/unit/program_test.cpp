@@ -182,8 +182,10 @@ TEST_CASE("halos of YOLOv2's first 16 layers at 608x608 are those computed by ha
   }
 }
 
-TEST_CASE("computing insides of groups again takes less than three quarters of the memory of YOLOv2's first layers") {
-  const graph::Graph graph = yolov2_front(608, 608);
+TEST_CASE("computing insides of groups again takes less than four fifths of the memory of YOLOv2's first layers") {
+  graph::Graph graph = yolov2_front(608, 608);
+  graph.layers.back().delivered = true;
+  for (auto& layer : graph.layers) layer.batch_normalize = layer.kind == graph::LayerKind::kConvolutional;
   plan::Layout layout{{{1}, {1, 1, 1}, {1, 1}}, {1, 2, 3, 4, 5, 6}, 7, plan::starts_after_shrinking(graph), {}, {}};
   const auto arena = [&](bool recompute) {
     layout.recompute = recompute;
@@ -192,5 +194,5 @@ TEST_CASE("computing insides of groups again takes less than three quarters of t
       largest = std::max(largest, program.arena_bytes);
     return static_cast<double>(largest);
   };
-  CHECK(arena(true) < 0.75 * arena(false));
+  CHECK(arena(true) < 0.8 * arena(false));
 }
