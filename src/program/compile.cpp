@@ -1,5 +1,6 @@
 #include "program/compile.hpp"
 
+#include <functional>
 #include <map>
 
 #include "base/check.hpp"
@@ -117,8 +118,8 @@ class Compiler {
     receives.clear();
   }
 
-  // One small message from every participant that has a part to every other: `send` then `receive`.
-  void exchange_parts(int node, Op send_op, Op receive_op, Op merge_op) {
+  // One small message from every participant that has a part to every other: `send`, `meanwhile`, then `receive`.
+  void exchange_parts(int node, Op send_op, Op receive_op, Op merge_op, const std::function<void()>& meanwhile = [] {}) {
     std::vector<std::pair<int, Step>> receives;
     for (int from = 0; from < plan_.participants; ++from) {
       if (plan_.box(node, from).empty()) continue;
@@ -131,6 +132,7 @@ class Compiler {
         receives.push_back({to, receive});
       }
     }
+    meanwhile();
     finish_transfers(receives);
     for (int p = 0; p < plan_.participants; ++p) emit(p, merge_op, node);
   }
@@ -142,18 +144,36 @@ class Compiler {
       const int group = regions_.forward_group[at(node)];
       if (group != regions_.forward_group[at(node - 1)]) forward_fetches(group);
       for (int p = 0; p < plan_.participants; ++p) forward_layer(p, node);
-      if (normalized(node)) {
-        exchange_parts(node, Op::kSendMoments, Op::kReceiveMoments, Op::kMergeMoments);
+      if (!normalized(node)) {
+        send_to_next_group(node);
+      } else {
+        exchange_parts(node, Op::kSendMoments, Op::kReceiveMoments, Op::kMergeMoments, [&] { send_to_next_group(node); });
         for (int p = 0; p < plan_.participants; ++p) normalize(p, node, regions_.at(regions_.computed, node, p));
       }
     }
     deliver();
   }
 
+  // What the next group fetches of a tensor leaves as soon as the tensor is there (raw, where it is to be normalised), and is
+  // on its way while statistics are exchanged and the tensor is normalised.
+  void send_to_next_group(int node) {
+    const auto next = at(regions_.forward_group[at(node)] + 1);
+    if (next < regions_.forward_fetches.size())
+      for (const Fetch& f : regions_.forward_fetches[next])
+        if (f.node == node) send_stored(f, sent_early_);
+  }
+
+  void send_stored(const Fetch& f, std::vector<std::pair<int, Step>>& receives) {
+    transfer(f.from, stored(f.from, f.node), f.to, stored(f.to, f.node), f.node, f.box, false, receives);
+  }
+
   void forward_fetches(int group) {
     std::vector<std::pair<int, Step>> receives;
     const auto& fetches = regions_.forward_fetches[at(group)];
-    for (const Fetch& f : fetches) transfer(f.from, stored(f.from, f.node), f.to, stored(f.to, f.node), f.node, f.box, false, receives);
+    for (const Fetch& f : fetches)
+      if (regions_.forward_group[at(f.node)] + 1 != group || is_input(f.node)) send_stored(f, receives);
+    receives.insert(receives.end(), sent_early_.begin(), sent_early_.end());
+    sent_early_.clear();
     finish_transfers(receives);
     for (const Fetch& f : fetches)
       if (normalized(f.node)) normalize(f.to, f.node, f.box);
@@ -539,6 +559,7 @@ class Compiler {
   const std::vector<std::vector<Use>> uses_;
   ProgramSet set_;
   std::vector<std::map<std::pair<int, Slot>, int>> slots_;  // [participant]
+  std::vector<std::pair<int, Step>> sent_early_;            // receives of the next forward group
   std::vector<bool> recomputed_;                            // [forward group]
   std::vector<std::vector<Step>> delayed_;                  // [participant]
   std::map<int, std::vector<GradientChunk>> chunks_;        // by node
