@@ -305,11 +305,36 @@ Status Coordinator::distribute(const Selected& selected, const program::ProgramS
 
 // --- passes ----------------------------------------------------------------------------------------------------------
 
+// A number under which nothing is on its way.
+std::uint64_t Coordinator::next_run() {
+  ++run_;
+  if (sent_ahead_ && run_ == sent_ahead_->run) {
+    sent_ahead_.reset();
+    ++run_;
+  }
+  return run_;
+}
+
 Status Coordinator::run(const std::string& pass) {
-  post_to_members(wire::control_text("run", {{"key", current_}, {"pass", pass}, {"run", ++run_}}));
+  const bool forward = pass == "forward";
+  const bool inputs_are_sent = forward && sent_ahead_ && sent_ahead_->run == run_ + 1 && sent_ahead_->key == current_;
+  if (inputs_are_sent) sent_ahead_.reset();
+  post_to_members(wire::control_text("run", {{"key", current_}, {"pass", pass}, {"run", next_run()}}));
   mailbox_.start_run(run_);
-  if (pass == "forward") return executor_.forward(mailbox_);
+  if (forward) return executor_.forward(mailbox_, inputs_are_sent);
   return executor_.backward(mailbox_, pass == "last_backward");
+}
+
+bool Coordinator::may_send_ahead() const {
+  return members_.size() > 1 && std::all_of(plan_.owned.begin(), plan_.owned.end(), [](const auto& boxes) { return boxes[0].empty(); });
+}
+
+Status Coordinator::send_next_inputs(bool last) {
+  const std::uint64_t ahead = last ? 3 : 2;  // past the backward pass, and the update
+  static_assert(3 <= exec::Mailbox::kMostRunsAhead);
+  TESSERA_TRY(executor_.send_inputs(mailbox_, ahead));
+  sent_ahead_ = {run_ + ahead, current_};
+  return {};
 }
 
 Status Coordinator::settle() {
@@ -321,7 +346,7 @@ Status Coordinator::settle() {
 }
 
 void Coordinator::commit(const exec::OptimizerStep& step) {
-  post_to_members(wire::control_text("commit", {{"run", ++run_},
+  post_to_members(wire::control_text("commit", {{"run", next_run()},
                                                 {"learning_rate", step.learning_rate},
                                                 {"momentum", step.momentum},
                                                 {"decay", step.decay},

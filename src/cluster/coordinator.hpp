@@ -10,6 +10,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -47,6 +48,11 @@ class Coordinator {
   void bind(int node, program::Slot slot, float* data) { executor_.bind(node, slot, data); }
 
   [[nodiscard]] base::Status forward() { return run("forward"); }
+  // Between a forward pass and its backward pass: the inputs that are bound now are those of the next forward pass, with the
+  // same program, and leave already. `last`: as it will be said to backward(). Only when the coordinator itself computes
+  // nothing and so does not need the current inputs any more.
+  bool may_send_ahead() const;
+  [[nodiscard]] base::Status send_next_inputs(bool last);
   // `last` of a batch: the gradients are summed meanwhile.
   [[nodiscard]] base::Status backward(bool last) { return run(last ? "last_backward" : "backward"); }
   // Waits until they are summed everywhere: from here on the batch can be finished whatever happens.
@@ -104,6 +110,7 @@ class Coordinator {
   base::Status check_memory(const graph::Graph& graph, const program::ProgramSet& programs) const;
 
   base::Status run(const std::string& pass);
+  std::uint64_t next_run();
   void post_to_members(const std::string& text);
   std::vector<Worker*> members();
   void settle_blame();
@@ -127,6 +134,11 @@ class Coordinator {
   int current_ = -1;  // key
   int next_key_ = 0;
   std::uint64_t run_ = 0;
+  struct SentAhead {
+    std::uint64_t run;
+    int key;
+  };
+  std::optional<SentAhead> sent_ahead_;
   std::vector<observe::DeviceReport> reported_;
 };
 

@@ -129,9 +129,19 @@ base::Status Executor::load_convolutions(const program::Program& program, const 
 
 void Executor::bind(int node, Slot slot, float* data) { external_[{node, slot}] = data; }
 
-base::Status Executor::forward(Mailbox& mailbox) { return run(program_->forward, mailbox, false); }
+base::Status Executor::forward(Mailbox& mailbox, bool inputs_are_sent) { return run(program_->forward, mailbox, {inputs_are_sent, false}); }
 
-base::Status Executor::backward(Mailbox& mailbox, bool last) { return run(program_->backward, mailbox, last); }
+base::Status Executor::backward(Mailbox& mailbox, bool last) { return run(program_->backward, mailbox, {false, last}); }
+
+bool Executor::sends_input(const Step& step) const {
+  return step.op == Op::kSend && graph_[step.node].kind == LayerKind::kInput && program_->buffers[at(step.a)].slot == Slot::kStored;
+}
+
+base::Status Executor::send_inputs(Mailbox& mailbox, std::uint64_t ahead) {
+  for (const Step& step : program_->forward)
+    if (sends_input(step)) TESSERA_TRY(send(step, mailbox, ahead));
+  return {};
+}
 
 void Executor::update(const OptimizerStep& step) {
   if (self_ == 0) {
@@ -174,10 +184,12 @@ void Executor::restore() {
   shard_.clear_sums();
 }
 
-base::Status Executor::run(const std::vector<Step>& steps, Mailbox& mailbox, bool sum_gradients) {
+base::Status Executor::run(const std::vector<Step>& steps, Mailbox& mailbox, Pass pass) {
   for (const Step& step : steps) {
     if (program::sums_gradients(step.op)) {
-      if (sum_gradients) TESSERA_TRY(sum_gradient(step, mailbox));
+      if (pass.sums_gradients) TESSERA_TRY(sum_gradient(step, mailbox));
+    } else if (pass.inputs_are_sent && sends_input(step)) {
+      continue;
     } else if (is_transfer(step.op)) {
       TESSERA_TRY(transfer(step, mailbox));
     } else {
@@ -310,7 +322,7 @@ base::Status Executor::transfer(const Step& step, Mailbox& mailbox) {
   }
 }
 
-base::Status Executor::send(const Step& step, Mailbox& mailbox) {
+base::Status Executor::send(const Step& step, Mailbox& mailbox, std::uint64_t ahead) {
   const bool bytes = program_->buffers[at(step.a)].slot == Slot::kWinners;
   Frame frame = mailbox.allocate(static_cast<std::size_t>(step.box.elements()) * (bytes ? 1 : sizeof(float)));
   if (bytes) {
@@ -324,7 +336,7 @@ base::Status Executor::send(const Step& step, Mailbox& mailbox) {
     kernels::pack(view(step.a), step.box, frame.bytes(), pool_);
   }
   const auto type = bytes ? wire::ElementType::kUint8 : wire::ElementType::kFloat32;
-  return mailbox.send(step.peer, Lane::kBulk, {step.transfer, type, step.box}, std::move(frame));
+  return mailbox.send(step.peer, Lane::kBulk, {step.transfer, type, step.box}, std::move(frame), ahead);
 }
 
 base::Status Executor::receive(const Step& step, Mailbox& mailbox) {

@@ -39,7 +39,9 @@ class Executor {
 
   // Runs one pass of the current program. Transfers go through `mailbox`, whose run has been started. After an error
   // the tensors are lost; statistics and gradients are put right with restore().
-  [[nodiscard]] base::Status forward(Mailbox& mailbox);
+  [[nodiscard]] base::Status forward(Mailbox& mailbox, bool inputs_are_sent = false);
+  // Coordinator: the pieces of the range's inputs that the forward pass `ahead` runs later sends, from what is bound now.
+  [[nodiscard]] base::Status send_inputs(Mailbox& mailbox, std::uint64_t ahead);
   // `last`: of a batch, then the gradients are summed as well.
   [[nodiscard]] base::Status backward(Mailbox& mailbox, bool last);
 
@@ -75,7 +77,10 @@ class Executor {
   };
 
   base::Status load_convolutions(const program::Program& program, const graph::Graph& graph);
-  base::Status run(const std::vector<program::Step>& steps, Mailbox& mailbox, bool sum_gradients);
+  struct Pass {
+    bool inputs_are_sent = false, sums_gradients = false;
+  };
+  base::Status run(const std::vector<program::Step>& steps, Mailbox& mailbox, Pass pass);
   base::Status transfer(const program::Step& step, Mailbox& mailbox);
   base::Status sum_gradient(const program::Step& step, Mailbox& mailbox);
   void compute(const program::Step& step);
@@ -84,7 +89,8 @@ class Executor {
 
   geometry::FloatView view(int buffer) const;
   geometry::View<std::uint8_t> winners(int buffer) const;
-  base::Status send(const program::Step& step, Mailbox& mailbox);
+  bool sends_input(const program::Step& step) const;
+  base::Status send(const program::Step& step, Mailbox& mailbox, std::uint64_t ahead = 0);
   base::Status receive(const program::Step& step, Mailbox& mailbox);
   // This participant's part of a layer's statistics as a message, and a peer's into its place.
   base::Status send_part(const program::Step& step, Mailbox& mailbox, std::span<const std::byte> part, geometry::Index fields);

@@ -9,8 +9,6 @@ using base::ErrorCode;
 namespace {
 
 constexpr std::uint64_t kMaxPayloadBytes = std::uint64_t{1} << 30;
-// A peer is never further ahead than the run it is asked for next; anything beyond is not kept.
-constexpr std::uint64_t kMostRunsAhead = 4;
 
 wire::BoxRanges ranges(const geometry::Box& box) {
   wire::BoxRanges r;
@@ -33,12 +31,12 @@ void Mailbox::start_run(std::uint64_t run) {
   arrived_.erase(arrived_.begin(), arrived_.lower_bound({run, 0, 0}));
 }
 
-base::Status Mailbox::send(int participant, transport::Lane lane, const Piece& piece, transport::Frame payload) {
+base::Status Mailbox::send(int participant, transport::Lane lane, const Piece& piece, transport::Frame payload, std::uint64_t ahead) {
   const int peer = endpoint_number(participant);
   if (aborted_) return base::error(ErrorCode::kAborted, "abandoned");
   wire::Header header = wire::tensor_header(piece.type, ranges(piece.box));
   header.session = session_;
-  header.run = run_;
+  header.run = run_ + ahead;
   header.transfer = piece.transfer;
   header.source = static_cast<std::uint16_t>(endpoint_.self());
   usage_.sent_bytes += payload.size() + wire::kHeaderBytes;

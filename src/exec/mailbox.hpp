@@ -31,6 +31,8 @@ struct MailboxUsage {
 // One thread, the endpoint's. abort() may be called from any.
 class Mailbox {
  public:
+  static constexpr std::uint64_t kMostRunsAhead = 4;
+
   // `session` and the endpoint's own checks keep strangers' messages out. `patience`: how long one wait may last before
   // it is an error (kTimeout); failures are normally noticed much earlier, by abort() or a lost connection.
   Mailbox(transport::Endpoint& endpoint, std::uint64_t session, base::Milliseconds patience);
@@ -39,11 +41,13 @@ class Mailbox {
   // numbered without gaps, endpoints keep their number when others are lost.
   void set_members(std::vector<int> members) { members_ = std::move(members); }
 
-  // Messages carry the number of the run they belong to. Starting run n drops what is left of runs before n.
+  // Messages carry the number of the run they belong to. Starting run n drops what is left of runs before n; messages of
+  // the kMostRunsAhead runs after it are kept.
   void start_run(std::uint64_t run);
 
   transport::Frame allocate(std::size_t bytes) { return endpoint_.allocate(bytes); }
-  [[nodiscard]] base::Status send(int participant, transport::Lane lane, const Piece& piece, transport::Frame payload);
+  // `ahead`: how many runs later the receiver will ask for it.
+  [[nodiscard]] base::Status send(int participant, transport::Lane lane, const Piece& piece, transport::Frame payload, std::uint64_t ahead = 0);
   // Waits for exactly this piece from this participant. Errors: kPeerLost, kTimeout, kAborted, kProtocol.
   [[nodiscard]] base::Result<transport::Frame> receive(int participant, const Piece& piece);
 
