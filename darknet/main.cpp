@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "base/heap.hpp"
 #include "darknet/arguments.hpp"
 #include "darknet/commands.hpp"
 #include "darknet/run_command.hpp"
@@ -111,6 +112,7 @@ int dispatch(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  tessera::base::return_freed_memory();
   try {
     return dispatch(argc, argv);
   } catch (const UpstreamError& failure) {  // upstream's own exit, turned into an exception

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "base/heap.hpp"
 #include "darknet/run_command.hpp"
 
 namespace {
@@ -24,6 +25,7 @@ int run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  tessera::base::return_freed_memory();
   try {
     return run(argc, argv);
   } catch (const std::exception& failure) {

@@ -158,7 +158,7 @@ class Server {
   void end_session(const std::string& why) {
     if (coordinator_ == 0) return;
     spdlog::info("session over: {}", why);
-    if (session_) known_ = session_->finish();
+    if (session_ && !options_.once) known_ = session_->finish();
     session_.reset();
     control_->drop(coordinator_);
     coordinator_ = 0;

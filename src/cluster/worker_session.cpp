@@ -105,6 +105,7 @@ void WorkerSession::stop() {
 
 KnownParameters WorkerSession::finish() {
   stop();
+  executor_.release();  // before there are two copies
   KnownParameters known;
   known.bytes.resize(exec::parameter_bytes(storage_.parameters()));
   exec::write_parameters(storage_.parameters(), known.bytes);

@@ -127,6 +127,14 @@ base::Status Executor::load_convolutions(const program::Program& program, const 
   return {};
 }
 
+void Executor::release() {
+  program_.reset();
+  arena_.reset();
+  arena_bytes_ = 0;
+  for (auto& convolution : convolutions_) convolution.reset();
+  scratch_ = {};
+}
+
 void Executor::bind(int node, Slot slot, float* data) { external_[{node, slot}] = data; }
 
 base::Status Executor::forward(Mailbox& mailbox, bool inputs_are_sent) { return run(program_->forward, mailbox, {inputs_are_sent, false}); }

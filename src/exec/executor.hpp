@@ -34,6 +34,9 @@ class Executor {
   [[nodiscard]] base::Status load(const graph::Graph& graph, std::shared_ptr<const program::Program> program, program::Mode mode,
                                   int self, int participants, geometry::Index batch);
 
+  // Gives all memory of programs back. load() comes before the next pass.
+  void release();
+
   // Memory of the caller behind an external buffer of the current program (coordinator only), whole tensor.
   void bind(int node, program::Slot slot, float* data);
 

@@ -1,0 +1,10 @@
+// The C library's heap, for whole programs: called from main().
+#pragma once
+
+namespace tessera::base {
+
+// Has malloc() give memory back to the system as soon as it is free. Messages and images come in bursts on several
+// threads; left to itself glibc keeps what the largest burst of each thread needed (30 MB of a training process).
+void return_freed_memory();
+
+}  // namespace tessera::base
