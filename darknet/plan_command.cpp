@@ -123,7 +123,7 @@ base::Result<Cluster> read_cluster(const Arguments& arguments, const distributed
 }
 
 sim::Forecast forecast(const Subject& subject, const plan::Plan& plan, const std::vector<sim::DeviceProfile>& profiles) {
-  return sim::simulate(subject.graph, program::compile(subject.graph, plan, Mode::kTrain), profiles, static_cast<int>(subject.subdivisions));
+  return sim::simulate(subject.graph, program::compile(subject.graph, plan, Mode::kTrain), profiles);
 }
 
 double cost(const Subject& subject, const plan::Plan& plan, const std::vector<sim::DeviceProfile>& profiles) {
@@ -137,7 +137,7 @@ base::Result<Outcome> make_outcome(const Subject& subject, const Cluster& cluste
                                                      [&](const plan::Plan& plan) { return cost(subject, plan, cluster.profiles); }));
   TESSERA_ASSIGN(outcome.plan, plan::make_plan(subject.graph, subject.batch, outcome.layout));
   outcome.programs = program::compile(subject.graph, outcome.plan, mode);
-  outcome.forecast = sim::simulate(subject.graph, outcome.programs, cluster.profiles, static_cast<int>(subject.subdivisions));
+  outcome.forecast = sim::simulate(subject.graph, outcome.programs, cluster.profiles);
   return outcome;
 }
 
@@ -248,7 +248,8 @@ base::Status check_memory(const Cluster& cluster, const sim::Forecast& f) {
 base::Result<int> run_plan(const Arguments& arguments) {
   TESSERA_ASSIGN(const Subject subject, read_subject(arguments));
   TESSERA_ASSIGN(const Cluster cluster, read_cluster(arguments, subject.settings));
-  TESSERA_ASSIGN(const plan::LayoutRequest request, distributed::layout_request(subject.settings, subject.graph));
+  TESSERA_ASSIGN(plan::LayoutRequest request, distributed::layout_request(subject.settings, subject.graph));
+  request.single_pass = subject.subdivisions == 1;
   const Mode mode = arguments.has("test") ? Mode::kTest : Mode::kTrain;
   TESSERA_ASSIGN(const Outcome outcome, make_outcome(subject, cluster, request, mode));
   if (arguments.has("json")) {

@@ -238,6 +238,7 @@ Status Coordinator::choose_layout(const graph::Graph& graph, geometry::Index bat
   }
   if (devices.empty()) devices.push_back({0, 1.0});
   plan::LayoutRequest request = options_.layout;
+  request.single_pass = options_.subdivisions == 1;
   const int cells = request.rows * request.columns * std::max(1, request.samples);
   // After a loss the grid that was asked for has too many tiles; whatever is best for those who remain takes its place.
   if (cells != static_cast<int>(devices.size()) && members_.size() < workers_.size() + 1) request.rows = request.columns = 0, request.samples = 1;
@@ -245,7 +246,7 @@ Status Coordinator::choose_layout(const graph::Graph& graph, geometry::Index bat
   const auto members_cost = [&](const plan::Plan& plan, const std::vector<int>& members) {
     std::vector<sim::DeviceProfile> subset;
     for (int member : members) subset.push_back(profiles[static_cast<std::size_t>(member)]);
-    const auto forecast = sim::simulate(graph, program::compile(graph, plan, program::Mode::kTrain), subset, options_.subdivisions);
+    const auto forecast = sim::simulate(graph, program::compile(graph, plan, program::Mode::kTrain), subset);
     return forecast.fits ? forecast.seconds(options_.subdivisions) : std::numeric_limits<double>::infinity();
   };
   std::vector<int> everybody(members_.size());
@@ -280,7 +281,7 @@ Status Coordinator::check_memory(const graph::Graph& graph, const program::Progr
     const bool coordinator = participant == 0;
     const Worker* worker = coordinator ? nullptr : &workers_[static_cast<std::size_t>(members_[participant] - 1)];
     const double limit = memory_limit(participant);
-    const std::size_t fixed = sim::parameter_bytes(graph, programs.mode, static_cast<int>(participant), static_cast<int>(members_.size()), options_.subdivisions);
+    const std::size_t fixed = sim::parameter_bytes(graph, programs.mode, static_cast<int>(participant), static_cast<int>(members_.size()), programs.single_pass);
     const auto needed = static_cast<double>(programs.programs[participant].arena_bytes + fixed);
     fits = fits && needed <= limit;
     table += fmt::format("{}{} needs {:.0f} of {:.0f} MB", table.empty() ? "" : ", ", worker ? worker->spec.name : "coordinator", needed / 1048576, limit / 1048576);

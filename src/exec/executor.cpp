@@ -92,6 +92,10 @@ base::Status Executor::load(const graph::Graph& graph, std::shared_ptr<const pro
                          program->arena_bytes >> 20);
     arena_bytes_ = program->arena_bytes;
   }
+  gradients_.forget_places();
+  for (const auto& buffer : program->buffers)
+    if (buffer.slot == Slot::kGradient)
+      gradients_.place_summed(buffer.node, {reinterpret_cast<float*>(arena_.get() + buffer.offset), buffer.bytes / sizeof(float)});
   if (mode == program::Mode::kTrain && participants == 1) gradients_.accumulate_in(graph, parameters_);
   if (mode == program::Mode::kTrain && participants > 1) shard_.assign(graph, self, participants);
   graph_ = graph;

@@ -30,6 +30,7 @@ Gradients::Gradients(const graph::Graph& graph) : layers_(graph.layers.size()) {
 
 std::span<float> Gradients::summed(int node) {
   Layer& l = layer(node);
+  if (!l.placed.empty()) return l.placed;
   if (l.summed.empty()) {
     l.summed = std::move(spare_);
     spare_ = {};
@@ -52,6 +53,10 @@ void Gradients::drop_summed(int node) {
   std::vector<float> given_up = std::move(layer(node).summed);
   layer(node).summed = {};
   if (given_up.capacity() > spare_.capacity()) spare_ = std::move(given_up);
+}
+
+void Gradients::forget_places() {
+  for (Layer& l : layers_) l.placed = {};
 }
 
 std::size_t Gradients::bytes() const {

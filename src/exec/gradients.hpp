@@ -34,6 +34,11 @@ class Gradients {
   void drop_summed(int node);
   std::size_t bytes() const;
 
+  // `summed(node)` is `memory` from now on, which others use as well when this layer's gradient does not exist: whoever
+  // begins with it clears it.
+  void place_summed(int node, std::span<float> memory) { layer(node).placed = memory; }
+  void forget_places();
+
   // From now on, what would be summed is added straight to the momentum arrays, as Darknet does. It cannot be undone: for
   // a device that computes alone, where no iteration is ever abandoned.
   void accumulate_in(const graph::Graph& graph, const Parameters& parameters);
@@ -50,6 +55,7 @@ class Gradients {
   struct Layer {
     std::size_t weights = 0, biases = 0;  // elements of `summed`
     std::vector<float> summed;
+    std::span<float> placed;                 // instead of `summed`
     std::span<float> in_weights, in_biases;  // instead of `summed`, when accumulated in the momentum
     std::span<float> norm_biases, scales;
   };

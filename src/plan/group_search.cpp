@@ -45,6 +45,8 @@ void toggle(Marks& marks, int node) {
 
 std::vector<int> starts_after_shrinking(const Graph& graph) { return patterns(graph)[1].starts; }
 
+std::vector<int> ends_at_shrinking(const Graph& graph) { return patterns(graph)[1].ends; }
+
 double Evaluator::operator()(const Layout& layout) {
   if (left_ <= 0) return kImpossible;
   --left_;

@@ -37,8 +37,9 @@ struct OpenGroups {
   bool forward = false, backward = false;
 };
 
-// The first layer of each forward group when groups end at each layer that makes the map smaller.
+// The groups that end at each layer that makes the map smaller: their first layers, and their last.
 std::vector<int> starts_after_shrinking(const graph::Graph& graph);
+std::vector<int> ends_at_shrinking(const graph::Graph& graph);
 
 // `layout` with its open groups set to the best of three patterns: every layer its own group, a group up to each layer
 // that makes the map smaller, one group.

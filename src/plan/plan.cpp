@@ -93,6 +93,7 @@ base::Result<Plan> make_plan(const Graph& graph, Index batch, const Layout& layo
   plan.participants = layout.participant_count;
   plan.wire = layout.wire;
   plan.recompute = layout.recompute;
+  plan.single_pass = layout.single_pass;
   plan.forward_starts = layout.forward_starts.empty() ? every_layer(graph) : with(layout.forward_starts, graph.first_layer());
   plan.backward_ends = layout.backward_ends.empty() ? every_layer(graph) : with(layout.backward_ends, graph.size() - 1);
   for (int node = 0; node < graph.size(); ++node) {
@@ -118,7 +119,7 @@ nlohmann::json to_json(const Plan& plan) {
     owned.push_back(row);
   }
   return {{"batch", plan.batch}, {"participants", plan.participants}, {"owned", owned}, {"forward_starts", plan.forward_starts},
-          {"backward_ends", plan.backward_ends}, {"wire", plan.wire == WireType::kFloat16 ? "fp16" : "fp32"}, {"recompute", plan.recompute}};
+          {"backward_ends", plan.backward_ends}, {"wire", plan.wire == WireType::kFloat16 ? "fp16" : "fp32"}, {"recompute", plan.recompute}, {"single_pass", plan.single_pass}};
 }
 
 base::Result<Plan> plan_from_json(const nlohmann::json& json, const Graph& graph) {
@@ -129,6 +130,7 @@ base::Result<Plan> plan_from_json(const nlohmann::json& json, const Graph& graph
     json.at("forward_starts").get_to(plan.forward_starts);
     json.at("backward_ends").get_to(plan.backward_ends);
     json.at("recompute").get_to(plan.recompute);
+    json.at("single_pass").get_to(plan.single_pass);
     const std::string wire = json.at("wire");
     if (wire != "fp32" && wire != "fp16") return base::error(ErrorCode::kProtocol, "not a plan: unknown wire type '{}'", wire);
     plan.wire = wire == "fp16" ? WireType::kFloat16 : WireType::kFloat32;

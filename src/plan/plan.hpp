@@ -32,6 +32,8 @@ struct Plan {
   // In training, tensors inside a forward group (not read outside of it) are not kept for back-propagation but computed
   // again from what the group reads: less memory, up to a forward pass more computation, the same bits.
   bool recompute = false;
+  // An update follows every pass: no gradient is kept from one pass to the next, and those of weights live among the tensors.
+  bool single_pass = false;
 
   const Box& box(int node, int participant) const {
     return owned[static_cast<std::size_t>(node)][static_cast<std::size_t>(participant)];
@@ -58,6 +60,7 @@ struct Layout {
   std::vector<int> backward_ends;   // nodes; empty: every layer its own group
   WireType wire = WireType::kFloat32;
   bool recompute = false;
+  bool single_pass = false;
 };
 
 // Every tensor is cut by the same grid. Errors: a layout that does not fit the graph.

@@ -119,13 +119,14 @@ base::Result<Choice> choose_with(bool recompute, const Graph& graph, Index batch
   layout.participant_count = participants;
   layout.wire = request.wire;
   layout.recompute = recompute;
+  layout.single_pass = request.single_pass;
   layout.forward_starts = request.forward_starts.value_or(recompute ? starts_after_shrinking(graph) : std::vector<int>{});
-  layout.backward_ends = request.backward_ends.value_or(std::vector<int>{});
+  layout.backward_ends = request.backward_ends.value_or(recompute ? ends_at_shrinking(graph) : std::vector<int>{});
   deal(grids.front(), devices, layout);
   TESSERA_TRY(make_plan(graph, batch, layout));  // the groups that were asked for
   // A single device exchanges nothing, so where groups begin makes no difference.
   const bool alone = devices.size() == 1;
-  const OpenGroups open{!request.forward_starts && !alone && !recompute, !request.backward_ends && !alone};
+  const OpenGroups open{!request.forward_starts && !alone && !recompute, !request.backward_ends && !alone && !recompute};
   Evaluator evaluate(graph, batch, cost, most_evaluations);
   if (grids.size() == 1 && !open.forward && !open.backward) return Choice{layout, evaluate(layout)};
   Choice best = search(grids, devices, layout, open, evaluate);

@@ -26,9 +26,10 @@ struct LayoutRequest {
   enum class Recompute {
     kOff,
     kAuto,  // when nothing fits into memory without it
-    kOn,    // and forward groups that are left open end where maps become smaller: few tensors are kept then
+    kOn,    // and groups that are left open end where maps become smaller: little is kept, and little lives at a time
   };
   Recompute recompute = Recompute::kOff;
+  bool single_pass = false;  // Plan::single_pass
 };
 
 // Seconds one iteration takes under a plan; infinity when it is not possible (too much memory). Provided by the caller

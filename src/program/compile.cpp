@@ -25,6 +25,7 @@ class Compiler {
   Compiler(const Graph& graph, const Plan& plan, Mode mode)
       : graph_(graph), plan_(plan), mode_(mode), regions_(program::regions(graph, plan, mode)), uses_(graph::uses(graph)) {
     set_.mode = mode;
+    set_.single_pass = plan.single_pass;
     set_.programs.resize(at(plan.participants));
     slots_.resize(at(plan.participants));
     recomputed_.resize(plan.forward_starts.size() + 1);  // groups count from 1
@@ -419,13 +420,26 @@ class Compiler {
     sum_gradient(node);
   }
 
+  // This participant's gradient of a layer's weights, zeroed by a first step in `before`; -1: kept by the executor.
+  int gradient(int p, int node, std::vector<Step>& before) {
+    if (!plan_.single_pass || p == 0 || plan_.box(node, p).empty()) return -1;
+    const bool known = slots_[at(p)].contains({node, Slot::kGradient});
+    const Box box{{0, 1}, {0, 1}, {0, 1}, {0, summed_elements(graph_, node)}};
+    const int number = buffer(p, node, Slot::kGradient, box);
+    if (known) return number;
+    Step& step = before.emplace_back();
+    step.op = Op::kFill, step.node = node, step.a = number, step.box = box;
+    return number;
+  }
+
   void undo_activation(int p, int node) {
     const auto& layer = graph_[node];
     const Box& box = regions_.at(regions_.delta, node, p);
     if (box.empty() || (layer.kind != LayerKind::kConvolutional && layer.kind != LayerKind::kShortcut)) return;
     if (layer.kind == LayerKind::kShortcut && layer.activation == "linear") return;
+    const int sums = layer.trainable() && !layer.batch_normalize ? gradient(p, node, steps(p)) : -1;
     Step& step = emit(p, layer.batch_normalize ? Op::kNormSums : Op::kActivationDelta, node);
-    step.a = delta(p, node), step.box = box, step.owned = plan_.box(node, p);
+    step.a = delta(p, node), step.c = sums, step.box = box, step.owned = plan_.box(node, p);
     step.b = backward_reads_stored(layer) ? stored(p, node) : -1;
   }
 
@@ -468,7 +482,7 @@ class Compiler {
     if (owned.empty()) return;
     const int source = graph_[node].inputs[0];
     Step step;
-    step.op = Op::kConvolutionWeights, step.node = node, step.b = delta(p, node), step.box = owned;
+    step.op = Op::kConvolutionWeights, step.node = node, step.b = delta(p, node), step.c = gradient(p, node, delayed_[at(p)]), step.box = owned;
     step.a = normalized(source) ? remake_output(p, source) : stored(p, source);
     if (step.a < 0) return;  // only padding is seen
     delayed_[at(p)].push_back(step);
@@ -489,18 +503,18 @@ class Compiler {
       }
     }
     for (int p = 1; p < plan_.participants; ++p)
-      if (!plan_.box(node, p).empty()) delayed_[at(p)].push_back(gradient_step(Op::kDropGradient, {node, {0, summed_elements(graph_, node)}, p}, -1));
+      if (!plan_.box(node, p).empty()) delayed_[at(p)].push_back(gradient_step(Op::kDropGradient, {node, {0, summed_elements(graph_, node)}, p}, p, -1));
   }
 
   void sum_chunk(const GradientChunk& chunk, std::vector<std::vector<Step>>& later) {
     const auto gives = [&](int p) { return !plan_.box(chunk.node, p).empty(); };
     const int owner = chunk.owner;
-    delayed_[at(owner)].push_back(gradient_step(Op::kOwnGradient, chunk, -1));
+    delayed_[at(owner)].push_back(gradient_step(Op::kOwnGradient, chunk, owner, -1));
     delayed_[at(owner)].back().accumulate = gives(owner);
     const auto message = [&](Op send, Op receive, int from, int to, std::vector<Step>& sends) {
       ++transfers_;
-      sends.push_back(gradient_step(send, chunk, to));
-      later[at(to)].push_back(gradient_step(receive, chunk, from));
+      sends.push_back(gradient_step(send, chunk, from, to));
+      later[at(to)].push_back(gradient_step(receive, chunk, to, from));
       sends.back().transfer = later[at(to)].back().transfer = transfers_;
     };
     for (int p = 0; p < plan_.participants; ++p)
@@ -508,9 +522,12 @@ class Compiler {
     if (owner != 0) message(Op::kSendSummed, Op::kReceiveSummed, owner, 0, later[at(owner)]);
   }
 
-  static Step gradient_step(Op op, const GradientChunk& chunk, int peer) {
+  Step gradient_step(Op op, const GradientChunk& chunk, int p, int peer) const {
     Step step;
     step.op = op, step.node = chunk.node, step.peer = peer;
+    const auto own = slots_[at(p)].find({chunk.node, Slot::kGradient});
+    const bool reads_own = op == Op::kSendGradient || op == Op::kOwnGradient;
+    step.a = reads_own && own != slots_[at(p)].end() ? own->second : -1;
     step.box = {{0, 1}, {0, 1}, {0, 1}, chunk.elements};
     return step;
   }

@@ -8,7 +8,7 @@ using geometry::Index;
 
 namespace {
 
-constexpr Index kLargestChunk = Index{1} << 18;  // elements: what is on the way at a time stays small beside the tensors
+constexpr Index kLargestChunk = Index{1} << 16;  // elements: what is on the way at a time stays small beside the tensors
 constexpr Index kChunkAlignment = 16;            // elements: chunks of different owners do not share a cache line
 
 }  // namespace

@@ -6,7 +6,7 @@ namespace tessera::program {
 
 namespace {
 
-constexpr std::array<const char*, 7> kSlotNames = {"stored", "active", "winners", "delta", "delivered", "external_delta", "input_delta"};
+constexpr std::array<const char*, 8> kSlotNames = {"stored", "active", "winners", "gradient", "delta", "delivered", "external_delta", "input_delta"};
 
 constexpr std::array<const char*, 35> kOpNames = {
     "send", "receive", "copy", "fill", "conv_forward", "bias_activate", "batchnorm_moments", "send_moments",

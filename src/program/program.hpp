@@ -25,6 +25,7 @@ enum class Slot : std::uint8_t {
   kStored,         // the layer's kept tensor: in training the raw convolution of a batch-normalised layer, else the output
   kActive,         // the output of a batch-normalised layer in training, made from kStored when needed
   kWinners,        // a max-pool's winner in each window, one byte
+  kGradient,       // the layer's summed gradient (gradient_chunks.hpp) as box.x, where no pass leaves it to the next
   kDelta,          // dL/d(output), turned in place into dL/d(convolution) where batch-norm and activation are undone
   kDelivered,      // coordinator: the whole output, for the layers after the range
   kExternalDelta,  // coordinator: the whole delta that those layers gave
@@ -77,15 +78,15 @@ enum class Op : std::uint8_t {
   kShortcutBackward,
   kUpsampleBackward,
   kReorgBackward,
-  kConvolutionWeights,  // a = input, b = delta, box = owned box of the output
-  kActivationDelta,     // a = delta, b = stored or -1 (linear), box; bias sums over `owned` (convolutional only)
+  kConvolutionWeights,  // a = input, b = delta, c = gradient or -1 (kept by the executor), box = owned box of the output
+  kActivationDelta,     // a = delta, b = stored or -1 (linear), box; bias sums over `owned` (convolutional only), c = gradient
   kNormSums,            // a = delta, b = stored, box: activation undone; sums over `owned`
   kSendSums,
   kReceiveSums,
   kMergeSums,           // all parts → bias and scale gradients
   kNormDelta,           // a = delta, b = stored, box
 
-  // Backward, only in the last pass of a batch: the summed gradient of `node`, elements box.x (gradient_chunks.hpp).
+  // Backward, only in the last pass of a batch: the summed gradient of `node` (a = gradient or -1), elements box.x.
   kSendGradient,     // this participant's part, to the chunk's owner
   kOwnGradient,      // owner: the sum begins with its own part, or with zeros where it has none (accumulate = false)
   kReceiveGradient,  // owner: a peer's part is added to the sum
@@ -122,6 +123,7 @@ struct Program {
 // The programs of all participants for one (graph, plan, mode).
 struct ProgramSet {
   Mode mode = Mode::kTrain;
+  bool single_pass = false;  // Plan::single_pass
   std::vector<Program> programs;
 };
 

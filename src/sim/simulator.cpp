@@ -119,7 +119,7 @@ class Pass {
 
 }  // namespace
 
-Forecast simulate(const Graph& graph, const ProgramSet& programs, const std::vector<DeviceProfile>& profiles, int subdivisions) {
+Forecast simulate(const Graph& graph, const ProgramSet& programs, const std::vector<DeviceProfile>& profiles) {
   TESSERA_CHECK(profiles.size() == programs.programs.size(), "{} profiles for {} programs", profiles.size(), programs.programs.size());
   Forecast forecast;
   forecast.devices.resize(profiles.size());
@@ -134,7 +134,7 @@ Forecast simulate(const Graph& graph, const ProgramSet& programs, const std::vec
     DeviceForecast& device = forecast.devices[p];
     device.waiting_seconds = forecast.seconds(1) - device.busy_seconds;
     device.arena_bytes = programs.programs[p].arena_bytes;
-    device.parameter_bytes = parameter_bytes(graph, programs.mode, static_cast<int>(p), static_cast<int>(profiles.size()), subdivisions);
+    device.parameter_bytes = parameter_bytes(graph, programs.mode, static_cast<int>(p), static_cast<int>(profiles.size()), programs.single_pass);
     const auto needed = static_cast<double>(device.arena_bytes + device.parameter_bytes);
     forecast.fits = forecast.fits && (profiles[p].memory_bytes <= 0 || needed <= profiles[p].memory_bytes);
   }

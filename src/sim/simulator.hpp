@@ -51,8 +51,6 @@ struct Forecast {
 
 // `profiles[p]` is participant p's. A set in test mode has neither a backward pass nor a reduction. Programs in which
 // participants wait for each other fail a check that names the steps.
-// `subdivisions` decides about memory alone: with several passes to an update, gradients are kept between them.
-Forecast simulate(const graph::Graph& graph, const program::ProgramSet& programs, const std::vector<DeviceProfile>& profiles,
-                  int subdivisions = 1);
+Forecast simulate(const graph::Graph& graph, const program::ProgramSet& programs, const std::vector<DeviceProfile>& profiles);
 
 }  // namespace tessera::sim

@@ -20,7 +20,6 @@ std::size_t at(int i) { return static_cast<std::size_t>(i); }
 
 struct Elements {
   std::uint64_t summed = 0;      // weights, and biases of layers without batch norm
-  std::uint64_t largest = 0;     // of one layer
   std::uint64_t replicated = 0;  // biases and scales of batch norm
   std::uint64_t statistics = 0;
 };
@@ -32,7 +31,6 @@ Elements elements(const Graph& graph) {
     const auto summed = static_cast<std::uint64_t>(program::summed_elements(graph, node));
     const auto norm = layer.batch_normalize ? 2 * static_cast<std::uint64_t>(layer.out.c) : 0;
     sum.summed += summed;
-    sum.largest = std::max(sum.largest, summed);
     sum.replicated += norm;
     sum.statistics += norm;
   }
@@ -102,7 +100,7 @@ double update_weights(const Graph& graph, const std::vector<DeviceProfile>& prof
   return update.seconds();
 }
 
-std::size_t parameter_bytes(const Graph& graph, program::Mode mode, int participant, int participants, int subdivisions) {
+std::size_t parameter_bytes(const Graph& graph, program::Mode mode, int participant, int participants, bool single_pass) {
   const Elements count = elements(graph);
   std::uint64_t total = count.summed + count.replicated + count.statistics;
   if (mode == program::Mode::kTrain) {
@@ -110,7 +108,7 @@ std::size_t parameter_bytes(const Graph& graph, program::Mode mode, int particip
     if (participants == 1) total += count.summed;  // momentum; gradients are added to it
     else if (participant == 0) total += 2 * count.summed;
     else total += 2 * owned_elements(program::gradient_chunks(graph, participants), at(participants))[at(participant)] +
-                  (subdivisions > 1 ? count.summed : count.largest);
+                  (single_pass ? 0 : count.summed);
   }
   return static_cast<std::size_t>(total * kFloat);
 }

@@ -90,6 +90,7 @@ TwinCase random_twin_case(std::uint64_t seed, Family family, const NetworkOption
     if (!plan) throw std::runtime_error(plan.error().message);
     c.plan = std::move(*plan);
   }
+  c.plan.single_pass = options.subdivisions == 1;
   c.backend = rng.pick(kernels::built_backends());
   c.threads = rng.between(1, 2);
   return c;

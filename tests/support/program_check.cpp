@@ -126,7 +126,8 @@ class Checker {
         require(b.external == outside && (p == 0 || !outside), "external is {}", b.external);
         require(!outside || b.box == Box::whole(plan_.batch, graph_[b.node].out), "{} is not the whole tensor",
                 to_string(b.box));
-        require(!b.box.empty() && Box::whole(plan_.batch, graph_[b.node].out).contains(b.box), "impossible box {}",
+        const bool gradient = b.slot == Slot::kGradient && b.box == Box{{0, 1}, {0, 1}, {0, 1}, {0, program::summed_elements(graph_, b.node)}};
+        require(gradient || (b.slot != Slot::kGradient && !b.box.empty() && Box::whole(plan_.batch, graph_[b.node].out).contains(b.box)), "impossible box {}",
                 to_string(b.box));
         State initial = kNothing;
         if (outside && b.slot == Slot::kStored) initial = kFinal;
@@ -371,6 +372,7 @@ class Checker {
 
   void fill(int p, const Step& s) {
     const Buffer& b = buffer(p, s.a);
+    if (b.slot == Slot::kGradient) return change(p, s.a, s.node, {Slot::kGradient}, b.box, kNothing, kDefined);
     if (b.slot != Slot::kDelta) {
       require(!in_backward_ || plan_.recompute, "in the backward pass");
       require(graph_[s.node].kind == LayerKind::kConvolutional && brute_input_box(graph_, s.node, 0, s.box).empty(),
@@ -460,6 +462,8 @@ class Checker {
                 "not the owned box, or twice");
         read_output(p, s.a, layer.inputs[0], brute_input_box(graph_, s.node, 0, s.box));
         require_delta(p, s.b, s.node, s.box, fully_undone(s.node));
+        require((s.c >= 0) == (plan_.single_pass && p != 0), "gradient in buffer {}", s.c);
+        if (s.c >= 0) expect(p, s.c, s.node, {Slot::kGradient}, buffer(p, s.c).box, kDefined);
         gradient_sums_.computed(p, s.node);
         break;
       case Op::kConvolutionData:
