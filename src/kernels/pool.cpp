@@ -1,16 +1,27 @@
 #include "kernels/pool.hpp"
 
+#include <bit>
 #include <cfloat>
 #include <vector>
 
 #include "base/check.hpp"
 #include "kernels/loops.hpp"
+#include "kernels/vectors.hpp"
 
 namespace tessera::kernels {
 namespace {
 
 Index floor_divide(Index a, Index b) { return a >= 0 ? a / b : -((-a + b - 1) / b); }
 Index ceil_divide(Index a, Index b) { return -floor_divide(-a, b); }
+
+// Selections by masks. Which cell wins is a coin toss, so that a branch, which compilers use for the cells that are left over
+// when a loop is vectorised, would be predicted wrongly half of the time.
+std::int32_t select(bool condition, std::int32_t yes, std::int32_t no) {
+  return no ^ ((no ^ yes) & -static_cast<std::int32_t>(condition));
+}
+float value_if(bool condition, float value) {
+  return std::bit_cast<float>(std::bit_cast<std::int32_t>(value) & -static_cast<std::int32_t>(condition));
+}
 
 // Where the window of output o starts; Darknet truncates -pad / 2 towards zero.
 Index window_begin(const PoolShape& shape, Index o) { return o * shape.stride - shape.pad / 2; }
@@ -21,70 +32,163 @@ Range outputs_inside(const PoolShape& shape, Range out, Index d, Index in_size) 
   return intersect(out, {ceil_divide(shift, shape.stride), floor_divide(in_size - 1 + shift, shape.stride) + 1});
 }
 
-// One row of outputs. `winner` is int so that value and place are selected by vector instructions of equal width.
-template <int kStride>
-void row_maximum(const PoolShape& shape, const ConstFloatView& input, Index n, Index c, Index y, Range x, float* best,
-                 std::int32_t* winner) {
-  const Index stride = kStride == 0 ? shape.stride : kStride;
-  const Index width = x.size();
-  std::fill(best, best + width, -FLT_MAX);
-  std::fill(winner, winner + width, kNoWinner);
-  for (int dy = 0; dy < shape.size; ++dy) {
-    const Index in_y = window_begin(shape, y) + dy;
-    if (in_y < 0 || in_y >= shape.in_y) continue;
-    for (int dx = 0; dx < shape.size; ++dx) {
-      const Range inside = outputs_inside(shape, x, dx, shape.in_x);
-      if (inside.empty()) continue;
-      const float* source = &input.at(n, c, in_y, window_begin(shape, inside.begin) + dx);
-      float* __restrict value = best + (inside.begin - x.begin);
-      std::int32_t* __restrict place = winner + (inside.begin - x.begin);
-      const std::int32_t here = dy * shape.size + dx;
-      const Index count = inside.size();
-      for (Index i = 0; i < count; ++i) {
-        const float candidate = source[i * stride];
-        const bool better = candidate > value[i];
-        value[i] = better ? candidate : value[i];
-        place[i] = better ? here : place[i];
+// Outputs of [out) whose whole window lies inside [0, in_size).
+Range outputs_within(const PoolShape& shape, Range out, Index in_size) {
+  const Range first = outputs_inside(shape, out, 0, in_size),
+              last = outputs_inside(shape, out, shape.size - 1, in_size);
+  return intersect(first, last);
+}
+
+// Any windows, clipped to the image; `place` may be null.
+void clipped_maximum(const PoolShape& shape, const ConstFloatView& input, Index n, Index c, Index y, Range x,
+                     float* best, std::uint8_t* place) {
+  const Range in_y = pool_input_window(shape, {y, y + 1}, shape.in_y);
+  for (Index o = x.begin; o < x.end; ++o) {
+    const Range in_x = pool_input_window(shape, {o, o + 1}, shape.in_x);
+    float value = -FLT_MAX;
+    int winner = kNoWinner;
+    for (Index iy = in_y.begin; iy < in_y.end; ++iy)
+      for (Index ix = in_x.begin; ix < in_x.end; ++ix) {
+        const float candidate = input.at(n, c, iy, ix);
+        if (!(candidate > value)) continue;
+        value = candidate;
+        winner = static_cast<int>((iy - window_begin(shape, y)) * shape.size + ix - window_begin(shape, o));
       }
-    }
+    *best++ = value;
+    if (place != nullptr) *place++ = static_cast<std::uint8_t>(winner);
   }
 }
 
-// Adds each delta to the cell of its window row [i * size, (i + 1) * size) that won, if it is one of this row. A constant
+// kVector windows of 2 x 2 cells that lie in the image, side by side; the first starts at `source`.
+template <int kStride>
+void pair_maximum(const float* source, Index row, float* best, std::uint8_t* place) {
+  Floats value = Floats{} - FLT_MAX;
+  Integers winner = Integers{} + kNoWinner;
+  for (int dy = 0; dy < 2; ++dy, source += row) {
+    const Floats low = load(source), high = load(source + (kStride == 1 ? 1 : kVector));
+    // Two short rows at a time are not the one long stream that hardware prefetches by itself.
+    if (kStride == 2) __builtin_prefetch(source + 4 * row);
+    for (int dx = 0; dx < 2; ++dx) {
+      const Floats candidate = kStride == 1 ? (dx == 0 ? low : high) : dx == 0 ? even(low, high) : odd(low, high);
+      const Integers better = candidate > value;
+      value = better ? candidate : value;
+      winner = better ? Integers{} + (2 * dy + dx) : winner;
+    }
+  }
+  store(value, best);
+  if (place == nullptr) return;
+  const Bytes places = __builtin_convertvector(winner, Bytes);
+  std::memcpy(place, &places, sizeof places);
+}
+
+// `count` of them, at least kVector: the last ones are done again together with some before them.
+template <int kStride>
+void pair_maxima(const float* source, Index row, Index count, float* best, std::uint8_t* place) {
+  for (Index i = 0; i < count; i += kVector) {
+    const Index at = std::min(i, count - kVector);
+    pair_maximum<kStride>(source + at * kStride, row, best + at, place == nullptr ? nullptr : place + at);
+  }
+}
+
+// `count` windows of any size that lie in the image: one sweep over the outputs for each place of the window.
+template <int kStride>
+void window_maximum(const PoolShape& shape, const float* source, Index row, Index count, float* __restrict best,
+                    std::int32_t* __restrict winner, std::uint8_t* __restrict place) {
+  const Index stride = kStride == 0 ? shape.stride : kStride;
+  std::fill(best, best + count, -FLT_MAX);
+  std::fill(winner, winner + count, kNoWinner);
+  for (std::int32_t d = 0; d < shape.size * shape.size; ++d) {
+    const float* __restrict cells = source + d / shape.size * row + d % shape.size;
+    for (Index i = 0; i < count; ++i) {
+      const float candidate = cells[i * stride];
+      const bool better = candidate > best[i];
+      best[i] = better ? candidate : best[i];
+      winner[i] = select(better, d, winner[i]);
+    }
+  }
+  if (place == nullptr) return;
+  for (Index i = 0; i < count; ++i) place[i] = static_cast<std::uint8_t>(winner[i]);
+}
+
+// Gives each delta to the cell of its window row [i * size, (i + 1) * size) that won, if it is one of this row. A constant
 // size makes neighbouring stores contiguous for the compiler.
-template <int kSize>
-void spread(int size, const float* __restrict delta, const std::uint8_t* __restrict place, int first_place, Index count,
-            float* __restrict cells) {
+template <int kSize, bool kAccumulate>
+void spread(int size, const float* __restrict delta, const std::uint8_t* __restrict place, std::int32_t first_place,
+            Index count, float* __restrict cells) {
   const int width = kSize == 0 ? size : kSize;
   for (Index i = 0; i < count; ++i)
-    for (int dx = 0; dx < width; ++dx) cells[i * width + dx] += place[i] == first_place + dx ? delta[i] : 0.f;
+    for (int dx = 0; dx < width; ++dx) {
+      const float value = value_if(place[i] == first_place + dx, delta[i]);
+      if constexpr (kAccumulate)
+        cells[i * width + dx] += value;
+      else
+        cells[i * width + dx] = value;
+    }
+}
+
+template <bool kAccumulate>
+auto spread_of(int size) {
+  return size == 2 ? spread<2, kAccumulate> : size == 3 ? spread<3, kAccumulate> : spread<0, kAccumulate>;
 }
 
 // Windows that neither overlap nor leave gaps: each input cell belongs to one output at most, so that delta_in is
 // written in one sweep.
 void scatter_disjoint(const PoolShape& shape, const ConstFloatView& delta_out, const ConstIndexView& indices,
-                      const FloatView& delta_in, Index n, Index c, Index y, Range x, bool accumulate) {
-  float* target = &delta_in.at(n, c, y, x.begin);
-  if (!accumulate) std::fill(target, target + x.size(), 0.f);
-  const Index out_y = floor_divide(y + shape.pad / 2, shape.stride);
-  if (out_y < 0 || out_y >= shape.out_y()) return;
-  const int first_place = static_cast<int>(y - window_begin(shape, out_y)) * shape.size;
+                      const FloatView& delta_in, Index n, Index c, Index y, Index rows, Range x, bool accumulate) {
+  const auto run = accumulate ? spread_of<true>(shape.size) : spread_of<false>(shape.size);
   const Range outs = pool_output_window(shape, x, shape.out_x());
   // Outputs whose whole window lies inside x, which is all but the first and the last.
   Range whole = outs;
   if (!whole.empty() && window_begin(shape, whole.begin) < x.begin) ++whole.begin;
   if (!whole.empty() && window_begin(shape, whole.end - 1) + shape.size > x.end) --whole.end;
-  const auto add = [&](Index o) {
-    const int dx = indices.at(n, c, out_y, o) - first_place;
-    const Index in_x = window_begin(shape, o) + dx;
-    if (dx >= 0 && dx < shape.size && in_x >= x.begin && in_x < x.end) target[in_x - x.begin] += delta_out.at(n, c, out_y, o);
-  };
-  for (Index o = outs.begin; o < whole.begin; ++o) add(o);
-  for (Index o = whole.end; o < outs.end; ++o) add(o);
-  if (whole.empty()) return;
-  const auto run = shape.size == 2 ? spread<2> : shape.size == 3 ? spread<3> : spread<0>;
-  run(shape.size, &delta_out.at(n, c, out_y, whole.begin), &indices.at(n, c, out_y, whole.begin), first_place, whole.size(),
-      target + (window_begin(shape, whole.begin) - x.begin));
+  const Index before = whole.empty() ? x.size() : window_begin(shape, whole.begin) - x.begin;
+  const Index inside = whole.empty() ? 0 : whole.size() * shape.size;
+  for (Index row = y; row < y + rows; ++row) {
+    float* target = &delta_in.at(n, c, row, x.begin);
+    const Index out_y = floor_divide(row + shape.pad / 2, shape.stride);
+    const bool seen = out_y >= 0 && out_y < shape.out_y();
+    if (!accumulate) {
+      std::fill(target, target + (seen ? before : x.size()), 0.f);
+      if (seen) std::fill(target + before + inside, target + x.size(), 0.f);
+    }
+    if (!seen) continue;
+    const int first_place = static_cast<int>(row - window_begin(shape, out_y)) * shape.size;
+    const auto add = [&](Index o) {
+      const int dx = indices.at(n, c, out_y, o) - first_place;
+      const Index in_x = window_begin(shape, o) + dx;
+      if (dx >= 0 && dx < shape.size && in_x >= x.begin && in_x < x.end)
+        target[in_x - x.begin] += delta_out.at(n, c, out_y, o);
+    };
+    for (Index o = outs.begin; o < whole.begin; ++o) add(o);
+    for (Index o = whole.end; o < outs.end; ++o) add(o);
+    if (inside > 0)
+      run(shape.size, &delta_out.at(n, c, out_y, whole.begin), &indices.at(n, c, out_y, whole.begin), first_place,
+          whole.size(), target + before);
+  }
+}
+
+// Windows at every cell (stride 1): each input cell collects from the outputs that see it, in their order.
+void gather_overlapping(const PoolShape& shape, const ConstFloatView& delta_out, const ConstIndexView& indices,
+                        const FloatView& delta_in, Index n, Index c, Index y, Index rows, Range x, bool accumulate) {
+  const Index shift = shape.pad / 2;
+  for (Index row = y; row < y + rows; ++row) {
+    float* target = &delta_in.at(n, c, row, x.begin);
+    if (!accumulate) std::fill(target, target + x.size(), 0.f);
+    for (int dy = shape.size - 1; dy >= 0; --dy) {
+      const Index out_y = row + shift - dy;
+      if (out_y < 0 || out_y >= shape.out_y()) continue;
+      for (int dx = shape.size - 1; dx >= 0; --dx) {
+        const Range outs = intersect(Range{x.begin + shift - dx, x.end + shift - dx}, Range{0, shape.out_x()});
+        if (outs.empty()) continue;
+        const std::int32_t here = dy * shape.size + dx;
+        const float* __restrict delta = &delta_out.at(n, c, out_y, outs.begin);
+        const std::uint8_t* __restrict place = &indices.at(n, c, out_y, outs.begin);
+        float* __restrict cells = target + (outs.begin - shift + dx - x.begin);
+        const Index count = outs.size();
+        for (Index i = 0; i < count; ++i) cells[i] += value_if(place[i] == here, delta[i]);
+      }
+    }
+  }
 }
 
 void scatter_plane(const PoolShape& shape, const ConstFloatView& delta_out, const ConstIndexView& indices,
@@ -100,7 +204,8 @@ void scatter_plane(const PoolShape& shape, const ConstFloatView& delta_out, cons
     for (Index x = out_x.begin; x < out_x.end; ++x) {
       const int place = indices.at(n, c, y, x);
       if (place == kNoWinner) continue;
-      const Index in_y = window_begin(shape, y) + place / shape.size, in_x = window_begin(shape, x) + place % shape.size;
+      const Index in_y = window_begin(shape, y) + place / shape.size,
+                  in_x = window_begin(shape, x) + place % shape.size;
       if (in_y < compute.y.begin || in_y >= compute.y.end || in_x < compute.x.begin || in_x >= compute.x.end) continue;
       delta_in.at(n, c, in_y, in_x) += delta_out.at(n, c, y, x);
     }
@@ -135,16 +240,38 @@ void maxpool_forward(const PoolShape& shape, ConstFloatView input, FloatView out
   check_shape(shape);
   TESSERA_CHECK(output.box.contains(box) && (indices.data == nullptr || indices.box.contains(box)),
                 "output={} indices={} box={}", to_string(output.box), to_string(indices.box), to_string(box));
-  const Box needed{box.n, box.c, pool_input_window(shape, box.y, shape.in_y), pool_input_window(shape, box.x, shape.in_x)};
+  const Box needed{box.n, box.c, pool_input_window(shape, box.y, shape.in_y),
+                   pool_input_window(shape, box.x, shape.in_x)};
   TESSERA_CHECK(input.box.contains(needed), "input={} needed={}", to_string(input.box), to_string(needed));
-  const auto row_function = shape.stride == 1 ? row_maximum<1> : shape.stride == 2 ? row_maximum<2> : row_maximum<0>;
+  const Range whole_y = outputs_within(shape, box.y, shape.in_y), whole_x = outputs_within(shape, box.x, shape.in_x);
+  const bool pairs = shape.size == 2 && shape.stride <= 2 && whole_x.size() >= kVector;
+  const auto pair_function = shape.stride == 1 ? pair_maxima<1> : pair_maxima<2>;
+  const auto window_function = shape.stride == 1   ? window_maximum<1>
+                               : shape.stride == 2 ? window_maximum<2>
+                                                   : window_maximum<0>;
+  const Index row_floats = input.box.x.size();
   for_rows(box, pool, [&](Index n, Index c, Index y, Index rows) {
-    std::vector<std::int32_t> winner(static_cast<std::size_t>(box.x.size()));
+    std::vector<std::int32_t> winner(pairs ? 0 : static_cast<std::size_t>(box.x.size()));
     for (Index row = y; row < y + rows; ++row) {
-      row_function(shape, input, n, c, row, box.x, &output.at(n, c, row, box.x.begin), winner.data());
-      if (indices.data == nullptr) continue;
-      std::uint8_t* place = &indices.at(n, c, row, box.x.begin);
-      for (std::size_t i = 0; i < winner.size(); ++i) place[i] = static_cast<std::uint8_t>(winner[i]);
+      float* best = &output.at(n, c, row, box.x.begin);
+      std::uint8_t* place = indices.data == nullptr ? nullptr : &indices.at(n, c, row, box.x.begin);
+      const auto clipped = [&](Range x) {
+        const Index skip = x.begin - box.x.begin;
+        clipped_maximum(shape, input, n, c, row, x, best + skip, place == nullptr ? nullptr : place + skip);
+      };
+      if (!whole_y.contains({row, row + 1}) || whole_x.empty()) {
+        clipped(box.x);
+        continue;
+      }
+      clipped({box.x.begin, whole_x.begin});
+      clipped({whole_x.end, box.x.end});
+      const Index skip = whole_x.begin - box.x.begin, count = whole_x.size();
+      const float* source = &input.at(n, c, window_begin(shape, row), window_begin(shape, whole_x.begin));
+      if (place != nullptr) place += skip;
+      if (pairs)
+        pair_function(source, row_floats, count, best + skip, place);
+      else
+        window_function(shape, source, row_floats, count, best + skip, winner.data(), place);
     }
   });
 }
@@ -158,14 +285,14 @@ void maxpool_backward(const PoolShape& shape, ConstFloatView delta_out, ConstInd
   TESSERA_CHECK(delta_in.box.contains(compute) && delta_out.box.contains(needed) && indices.box.contains(needed),
                 "delta_in={} compute={} delta_out={} indices={} needed={}", to_string(delta_in.box), to_string(compute),
                 to_string(delta_out.box), to_string(indices.box), to_string(needed));
-  if (shape.size == shape.stride) {
+  if (shape.size == shape.stride || shape.stride == 1) {
+    const auto planes = shape.size == shape.stride ? scatter_disjoint : gather_overlapping;
     for_rows(compute, pool, [&](Index n, Index c, Index y, Index rows) {
-      for (Index row = y; row < y + rows; ++row)
-        scatter_disjoint(shape, delta_out, indices, delta_in, n, c, row, compute.x, accumulate);
+      planes(shape, delta_out, indices, delta_in, n, c, y, rows, compute.x, accumulate);
     });
     return;
   }
-  // Overlapping windows: a plane is one task, so that additions to a cell happen in the same order on every run.
+  // Windows with overlaps or gaps: a plane is one task, so that additions to a cell happen in the same order on every run.
   const Index channels = compute.c.size();
   pool.parallel_for(compute.n.size() * channels, [&](std::ptrdiff_t plane, int) {
     scatter_plane(shape, delta_out, indices, delta_in, compute.n.begin + plane / channels,
