@@ -6,6 +6,7 @@
 // Darknet's files. Formulas: Darknet's convolutional_layer.c (im2col, gemm, col2im) as sums.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string_view>
 #include <vector>
@@ -91,6 +92,10 @@ class Convolution {
 
   // Memory this object keeps between calls after such calls (packed weights): 0 unless keep_packed was asked for.
   virtual std::size_t resident_bytes() const = 0;
+
+  // Bytes read and written so far to bring tensors and weights into a layout of the backend's own and back: 0 for
+  // backends that work on plain tensors.
+  virtual std::uint64_t conversion_bytes() const { return 0; }
 
   virtual Backend backend() const = 0;
   const ConvolutionShape& shape() const { return shape_; }

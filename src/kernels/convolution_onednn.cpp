@@ -3,6 +3,7 @@
 // nothing is copied to make borders. Each thread of the pool runs single-threaded primitives on blocks of its own; how
 // work is cut depends on the layer, the box and the number of threads only.
 #include <algorithm>
+#include <atomic>
 #include <deque>
 #include <unordered_map>
 
@@ -45,11 +46,11 @@ class OnednnConvolution final : public Convolution {
       std::byte* image = own;
       std::byte* result = image + call.image_bytes;
       std::byte* pad = result + call.output_bytes;
-      const dnnl::memory source = load(plain(input, piece.image), ready.source, image);
+      const dnnl::memory source = load(plain(input, piece.image), ready.source, ready.source_group, image);
       const Plain to = plain(output, piece.output);
       const dnnl::memory target = place(to, ready.target, result);
       execute(ready.primitive, {{DNNL_ARG_SRC, source}, {DNNL_ARG_WEIGHTS, packed[i]}, {DNNL_ARG_DST, target}, scratchpad(ready, pad)});
-      store(target, to, false);
+      store(target, ready.target_group, to, false);
     });
   }
 
@@ -69,12 +70,12 @@ class OnednnConvolution final : public Convolution {
       std::byte* image = own;
       std::byte* delta = image + call.image_bytes;
       std::byte* pad = delta + call.output_bytes;
-      const dnnl::memory target = load(plain(delta_out, piece.output), ready.target, delta);
+      const dnnl::memory target = load(plain(delta_out, piece.output), ready.target, ready.target_group, delta);
       const Plain to = plain(delta_in, piece.image);
       const dnnl::memory source = accumulate ? in(ready.source, image) : place(to, ready.source, image);
       execute(ready.primitive,
               {{DNNL_ARG_DIFF_DST, target}, {DNNL_ARG_WEIGHTS, packed[i]}, {DNNL_ARG_DIFF_SRC, source}, scratchpad(ready, pad)});
-      store(source, to, accumulate);
+      store(source, ready.source_group, to, accumulate);
     });
   }
 
@@ -138,6 +139,8 @@ class OnednnConvolution final : public Convolution {
     for (const Kept& kept : kept_) bytes += kept.memory.bytes();
     return bytes;
   }
+
+  std::uint64_t conversion_bytes() const override { return converted_; }
 
   Backend backend() const override { return Backend::kOnednn; }
 
@@ -227,15 +230,15 @@ class OnednnConvolution final : public Convolution {
   // oneDNN takes the cells it only reads as non-const pointers, too.
   static Plain plain(const ConstFloatView& view, const Box& box) {
     const Index row = view.box.x.size(), plane = row * view.box.y.size();
-    return {const_cast<float*>(&view.at(box.n.begin, box.c.begin, box.y.begin, box.x.begin)),
-            {box.n.size(), box.c.size(), box.y.size(), box.x.size()},
-            {plane * view.box.c.size(), plane, row}};
+    return {{const_cast<float*>(&view.at(box.n.begin, box.c.begin, box.y.begin, box.x.begin)),
+             {box.n.size(), box.c.size(), box.y.size(), box.x.size()},
+             {plane * view.box.c.size(), plane, row}}};
   }
 
   // Filters and input channels of a weight array; `values` points to the first of them.
   Plain plain_weights(const float* values, Range filters, Range channels) const {
-    return {const_cast<float*>(values), {filters.size(), channels.size(), shape_.kernel, shape_.kernel},
-            {shape_.in_c * taps_, taps_, shape_.kernel}};
+    return {{const_cast<float*>(values), {filters.size(), channels.size(), shape_.kernel, shape_.kernel},
+             {shape_.in_c * taps_, taps_, shape_.kernel}}};
   }
   Index weight_offset(Index filter, Index channel) const { return (filter * shape_.in_c + channel) * taps_; }
 
@@ -253,17 +256,35 @@ class OnednnConvolution final : public Convolution {
   }
 
   void convert(const dnnl::memory& from, const dnnl::memory& to, bool add) {
+    count(from.get_desc().dims(), add);
     execute(primitives_.reorder(from.get_desc(), to.get_desc(), add), {{DNNL_ARG_FROM, from}, {DNNL_ARG_TO, to}});
   }
 
-  dnnl::memory load(const Plain& cells, const dnnl::memory::desc& layout, void* buffer) {
+  // `group`: of the layout, see interleaved_group(). The library's own conversions between these layouts read and write
+  // one value at a time.
+  dnnl::memory load(const Plain& cells, const dnnl::memory::desc& layout, Index group, void* buffer) {
     const dnnl::memory memory = place(cells, layout, buffer);
-    if (memory.get_data_handle() != cells.data) convert(in(cells.desc(), cells.data), memory, false);
+    if (memory.get_data_handle() == cells.data) return memory;
+    if (group == 0) {
+      convert(in(cells.desc(), cells.data), memory, false);
+    } else {
+      count(memory.get_desc().dims(), false);
+      interleave(cells, group, static_cast<float*>(buffer));
+    }
     return memory;
   }
 
-  void store(const dnnl::memory& memory, const Plain& cells, bool add) {
-    if (memory.get_data_handle() != cells.data) convert(memory, in(cells.desc(), cells.data), add);
+  void store(const dnnl::memory& memory, Index group, const Plain& cells, bool add) {
+    if (memory.get_data_handle() == cells.data) return;
+    if (group == 0) return convert(memory, in(cells.desc(), cells.data), add);
+    count(memory.get_desc().dims(), add);
+    deinterleave(static_cast<const float*>(memory.get_data_handle()), group, cells, add);
+  }
+
+  // Read, written, and read again where added to.
+  void count(const dnnl::memory::dims& sizes, bool add) {
+    const auto values = static_cast<std::uint64_t>(sizes[0] * sizes[1] * sizes[2] * sizes[3]);
+    converted_.fetch_add(values * sizeof(float) * (add ? 3 : 2), std::memory_order_relaxed);
   }
 
   std::pair<const int, dnnl::memory> scratchpad(const Prepared& ready, std::byte* memory) const {
@@ -337,11 +358,11 @@ class OnednnConvolution final : public Convolution {
     std::byte* delta = image + call.image_bytes;
     std::byte* gradient = delta + call.output_bytes;
     std::byte* pad = gradient + call.weight_bytes;
-    const dnnl::memory source = load(plain(input, piece.image), ready.source, image);
-    const dnnl::memory target = load(plain(delta_out, piece.output), ready.target, delta);
+    const dnnl::memory source = load(plain(input, piece.image), ready.source, ready.source_group, image);
+    const dnnl::memory target = load(plain(delta_out, piece.output), ready.target, ready.target_group, delta);
     const dnnl::memory sum = in(ready.weights, gradient);
     execute(ready.primitive, {{DNNL_ARG_SRC, source}, {DNNL_ARG_DIFF_DST, target}, {DNNL_ARG_DIFF_WEIGHTS, sum}, scratchpad(ready, pad)});
-    store(sum, to, true);
+    convert(sum, in(to.desc(), to.data), true);
   }
 
   base::ThreadPool& pool_;
@@ -350,6 +371,7 @@ class OnednnConvolution final : public Convolution {
   Index taps_;
   Primitives primitives_;
   std::deque<Kept> kept_;
+  std::atomic<std::uint64_t> converted_ = 0;
 };
 
 }  // namespace

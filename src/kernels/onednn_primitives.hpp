@@ -12,6 +12,7 @@
 
 #include "base/check.hpp"
 #include "kernels/convolution.hpp"
+#include "kernels/interleave.hpp"
 
 namespace tessera::kernels::onednn {
 
@@ -42,18 +43,24 @@ struct Prepared {
   dnnl::primitive primitive;
   dnnl::memory::desc source, weights, target;  // in the layouts the primitive chose; source = image, target = output
   dnnl::memory::desc scratchpad;
+  Index source_group = 0, target_group = 0;  // interleaved_group()
 };
 
-// Plain cells of a view, dense in x only.
-struct Plain {
-  float* data;
-  std::array<Index, 4> sizes;    // n, c, y, x or out_c, in_c, ky, kx
-  std::array<Index, 3> strides;  // of the first three
-
+// Plain cells of a view, or weights: out_c, in_c, ky, kx.
+struct Plain : PlainCells {
   dnnl::memory::desc desc() const {
     return {{sizes[0], sizes[1], sizes[2], sizes[3]}, dnnl::memory::data_type::f32, dnnl::memory::dims{strides[0], strides[1], strides[2], 1}};
   }
 };
+
+// Channels that are neighbours in a layout of cells that interleave() makes; 0 for other layouts.
+inline Index interleaved_group(const dnnl::memory::desc& layout) {
+  using Tag = dnnl::memory::format_tag;
+  const auto sizes = layout.dims();
+  const auto is = [&](Tag tag) { return layout == dnnl::memory::desc(sizes, dnnl::memory::data_type::f32, tag); };
+  if (is(Tag::acdb)) return sizes[1];
+  return sizes[1] % 16 == 0 && is(Tag::aBcd16b) ? 16 : 0;
+}
 
 class Primitives {
  public:
@@ -64,7 +71,11 @@ class Primitives {
   // The references stay valid.
   const Prepared& convolution(const Block& block) {
     const auto found = convolutions_.find(block);
-    return found != convolutions_.end() ? found->second : convolutions_.emplace(block, create(block)).first->second;
+    if (found != convolutions_.end()) return found->second;
+    Prepared& made = convolutions_.emplace(block, create(block)).first->second;
+    made.source_group = interleaved_group(made.source);
+    made.target_group = interleaved_group(made.target);
+    return made;
   }
 
   // From plain cells into a layout, or back; `add` adds to what is there.

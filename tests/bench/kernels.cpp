@@ -1,4 +1,4 @@
-// Convolution of the layers of yolov2-tiny at 416 x 416, batch 8, per backend and pass, against the speed of plain sgemm
+// Convolution of the layers of yolov2-tiny at 416 x 416, batch 8, and of some 1 x 1 layers of YOLOv2, per backend and pass, against the speed of plain sgemm
 // measured in the same run; and the fused passes around it as memory bandwidth.
 // TESSERA_BENCH_THREADS sets the threads (default: all cores).
 #include <benchmark/benchmark.h>
@@ -29,6 +29,7 @@ const std::vector<Layer> kLayers{
     {"conv0", {3, 416, 416, 16, 3, 1, 1}},    {"conv2", {16, 208, 208, 32, 3, 1, 1}},  {"conv4", {32, 104, 104, 64, 3, 1, 1}},
     {"conv6", {64, 52, 52, 128, 3, 1, 1}},    {"conv8", {128, 26, 26, 256, 3, 1, 1}},  {"conv10", {256, 13, 13, 512, 3, 1, 1}},
     {"conv12", {512, 13, 13, 1024, 3, 1, 1}}, {"conv13", {1024, 13, 13, 512, 3, 1, 1}}, {"conv14", {512, 13, 13, 425, 1, 1, 0}},
+    {"1x1_52", {128, 52, 52, 64, 1, 1, 0}},   {"1x1_26", {256, 26, 26, 128, 1, 1, 0}}, {"1x1_13", {1024, 13, 13, 512, 1, 1, 0}},
 };
 
 int thread_count() {
@@ -78,12 +79,14 @@ void convolution(benchmark::State& state, Backend backend, const Layer& layer, P
     state.SkipWithError(made.error().message.c_str());
     return;
   }
-  for (auto _ : state) switch (pass) {
+  std::int64_t calls = 0;
+  for (auto _ : state) switch (++calls; pass) {
       case Pass::kForward: (*made)->forward({input.data(), in}, weights.data(), {output.data(), out}, out); break;
       case Pass::kBackwardData: (*made)->backward_data({output.data(), out}, weights.data(), {input.data(), in}, in, false); break;
       case Pass::kBackwardWeights: (*made)->backward_weights({input.data(), in}, {output.data(), out}, out, gradient.data()); break;
     }
   report_flops(state, 2. * static_cast<double>(shape.in_c * shape.kernel * shape.kernel) * static_cast<double>(out.elements()));
+  state.counters["converted_MB"] = static_cast<double>((*made)->conversion_bytes()) * 1e-6 / static_cast<double>(calls);
   state.counters["scratch_MB"] = static_cast<double>(scratch.bytes()) * 1e-6;
 }
 
