@@ -1,6 +1,7 @@
 #include "darknet/batch_loader.hpp"
 
 #include "base/check.hpp"
+#include "base/clock.hpp"
 
 namespace tessera::darknet {
 
@@ -25,10 +26,10 @@ void BatchLoader::request(std::uint64_t batch, const BatchShape& shape) {
   job->open_rows = shape.rows;
   const std::size_t rows = static_cast<std::size_t>(shape.rows),
                     columns = static_cast<std::size_t>(shape.truth_columns);
-  job->inputs.resize(rows * shape.input_columns());
+  reserve_inputs(*job, rows * shape.input_columns());
   job->truths.assign(rows * columns, 0.0f);
   for (std::size_t row = 0; row < rows; ++row) {
-    job->input_rows.push_back(job->inputs.data() + row * shape.input_columns());
+    job->input_rows.push_back(job->inputs.get() + row * shape.input_columns());
     job->truth_rows.push_back(job->truths.data() + row * columns);
   }
   {
@@ -38,11 +39,26 @@ void BatchLoader::request(std::uint64_t batch, const BatchShape& shape) {
   changed_.notify_all();
 }
 
+void BatchLoader::reserve_inputs(Job& job, std::size_t size) {
+  const std::unique_ptr<Job> spare = std::move(spare_);
+  if (spare && spare->inputs_size >= size && spare->inputs_size / 2 <= size) {
+    job.inputs = std::move(spare->inputs);
+    job.inputs_size = spare->inputs_size;
+    return;
+  }
+  if (spare) spare->inputs.reset();  // before the new memory is made, so that both never exist together
+  job.inputs = std::make_unique_for_overwrite<float[]>(size);
+  job.inputs_size = size;
+}
+
 base::Result<data> BatchLoader::take() {
+  const base::TimePoint start = base::Clock::now();
   std::unique_lock lock(mutex_);
   TESSERA_CHECK(!jobs_.empty(), "take() without request()");
   // Bounded by reading shape.rows pictures: workers never wait for anything but files.
   changed_.wait(lock, [&] { return jobs_.front()->open_rows == 0; });
+  waiting_seconds_ += base::seconds_between(start, base::Clock::now());
+  spare_ = std::move(taken_);
   taken_ = std::move(jobs_.front());
   jobs_.pop_front();
   if (!taken_->status) return tl::unexpected(taken_->status.error());

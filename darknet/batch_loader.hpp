@@ -1,4 +1,5 @@
-// Makes the next batches in threads of its own while the current one is computed.
+// Makes the next batches in threads of its own while the current one is computed. With one request for every take() it
+// holds two batches, the one that was taken and the one being made, whose memory takes turns.
 #pragma once
 
 #include <ctime>
@@ -44,17 +45,23 @@ class BatchLoader {
   // Waits for the oldest requested batch. The rows stay valid until the next take().
   [[nodiscard]] base::Result<data> take();
 
+  // Spent in take() so far, waiting for pictures.
+  double waiting_seconds() const { return waiting_seconds_; }
+
  private:
   struct Job {
     std::uint64_t batch = 0;
     BatchShape shape;
-    std::vector<float> inputs, truths;
+    std::unique_ptr<float[]> inputs;  // not cleared: every cell is written by `make`
+    std::size_t inputs_size = 0;
+    std::vector<float> truths;
     std::vector<float*> input_rows, truth_rows;
     int next_row = 0, open_rows = 0;
     base::Status status;
   };
 
   void work();
+  void reserve_inputs(Job& job, std::size_t size);
 
   MakeSample make_;
   std::vector<std::thread> threads_;
@@ -62,6 +69,8 @@ class BatchLoader {
   std::condition_variable changed_;
   std::deque<std::unique_ptr<Job>> jobs_;
   std::unique_ptr<Job> taken_;  // what take() handed out last
+  std::unique_ptr<Job> spare_;  // what it handed out before that: its memory is used again
+  double waiting_seconds_ = 0;
   bool stopping_ = false;
 };
 

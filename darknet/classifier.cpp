@@ -143,8 +143,7 @@ base::Result<int> run_classifier_train(const Arguments& arguments) {
   fmt::print("Learning Rate: {:g}, Momentum: {:g}, Decay: {:g}\n", net->learning_rate, net->momentum, net->decay);
 
   TESSERA_ASSIGN(const std::unique_ptr<Engine> engine,
-                 attach(net, loaded.cfg.distributed,
-                        {arguments.program, arguments.has("insecure"), arguments.has("verbose"), state.seed}));
+                 attach(net, loaded.cfg.distributed, engine_options(arguments, state.seed)));
   const ClassifierAugmentation augmentation{net->min_ratio, net->max_ratio,  net->angle,    net->aspect,
                                             net->hue,       net->saturation, net->exposure, net->center != 0};
   ClassifierData samples(images, labels, augmentation, state.seed);
@@ -176,7 +175,7 @@ base::Result<int> run_classifier_train(const Arguments& arguments) {
 
 base::Result<int> run_classifier_valid(const Arguments& arguments) {
   TESSERA_ASSIGN(const DataFile data_file, read_data_file(arguments.operand(0)));
-  TESSERA_ASSIGN(const LoadedNetwork loaded, load_network_for_test(arguments.operand(1), arguments.operand(2)));
+  TESSERA_ASSIGN(const LoadedNetwork loaded, load_network_for_test(arguments.operand(1), arguments.operand(2), arguments));
   TESSERA_TRY(check_classifier(loaded));
   TESSERA_ASSIGN(const std::vector<std::string> labels, read_labels_list(data_file, loaded.net->outputs));
   TESSERA_ASSIGN(const std::vector<std::string> images, read_image_list(data_file, "valid", data_file.valid));
@@ -188,7 +187,7 @@ base::Result<int> run_classifier_valid(const Arguments& arguments) {
 
 base::Result<int> run_classifier_predict(const Arguments& arguments) {
   TESSERA_ASSIGN(const DataFile data_file, read_data_file(arguments.operand(0)));
-  TESSERA_ASSIGN(const LoadedNetwork loaded, load_network_for_test(arguments.operand(1), arguments.operand(2)));
+  TESSERA_ASSIGN(const LoadedNetwork loaded, load_network_for_test(arguments.operand(1), arguments.operand(2), arguments));
   network* net = loaded.net.get();
   TESSERA_TRY(check_classifier(loaded));
   TESSERA_ASSIGN(const std::vector<std::string> names, read_names(data_file, net->outputs));

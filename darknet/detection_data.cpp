@@ -128,7 +128,7 @@ void distort_colours(float* planes, std::size_t pixels, float hue, float saturat
     const float v = most * value;
     // hsv to rgb: each channel is v lowered by v*s times its distance on the colour wheel.
     const auto channel = [&](float turn) {
-      const float k = std::fmod(turn + h * 6, 6.0f);
+      const float turned = turn + h * 6, k = turned < 6 ? turned : turned - 6;  // at most once round
       return std::clamp(v - v * s * std::max(0.0f, std::min({k, 4 - k, 1.0f})), 0.0f, 1.0f);
     };
     red[i] = channel(5);

@@ -4,7 +4,6 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
-#include "base/clock.hpp"
 #include "darknet/commands.hpp"
 #include "darknet/data_file.hpp"
 #include "darknet/evaluate.hpp"
@@ -80,10 +79,9 @@ base::Result<int> test_images(const Arguments& arguments, const LoadedNetwork& l
       ++failures;
       continue;
     }
-    const base::TimePoint start = base::Clock::now();
-    const std::vector<DetectedObject> objects = detect_objects(net, *picture, settings);
-    print_objects(path, base::seconds_between(start, base::Clock::now()), *picture, objects, names,
-                  arguments.has("ext_output"));
+    double seconds = 0;
+    const std::vector<DetectedObject> objects = detect_objects(net, *picture, settings, &seconds);
+    print_objects(path, seconds, *picture, objects, names, arguments.has("ext_output"));
     frames.push_back(to_json(static_cast<int>(frames.size()) + 1, path, objects, names));
     if (arguments.has("save_labels")) TESSERA_TRY(save_labels(path, objects));
     draw_objects(*picture, objects, names);
@@ -108,7 +106,7 @@ base::Result<int> run_detector_test(const Arguments& arguments) {
 }
 
 base::Result<int> run_detect(const Arguments& arguments) {
-  TESSERA_ASSIGN(const LoadedNetwork loaded, load_network_for_test(arguments.operand(0), arguments.operand(1)));
+  TESSERA_ASSIGN(const LoadedNetwork loaded, load_network_for_test(arguments.operand(0), arguments.operand(1), arguments));
   TESSERA_TRY(require_detector(loaded));
   std::vector<std::string> names = numbered_names(loaded.cfg.classes);
   const std::string data_path = arguments.text("data", std::filesystem::exists(kDefaultData) ? kDefaultData : "");

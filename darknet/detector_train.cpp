@@ -61,9 +61,8 @@ base::Result<int> run_detector_train(const Arguments& arguments) {
   TESSERA_ASSIGN(TrainingState state, start_from(loaded, resume, arguments.has("clear")));
   fmt::print("Learning Rate: {:g}, Momentum: {:g}, Decay: {:g}\n", net->learning_rate, net->momentum, net->decay);
 
-  const EngineOptions engine_options{arguments.program, arguments.has("insecure"), arguments.has("verbose"),
-                                     state.seed};
-  TESSERA_ASSIGN(const std::unique_ptr<Engine> engine, attach(net, loaded.cfg.distributed, engine_options));
+  TESSERA_ASSIGN(const std::unique_ptr<Engine> engine,
+                 attach(net, loaded.cfg.distributed, engine_options(arguments, state.seed)));
 
   DetectionData samples(preflight.train, loaded.cfg.classes, {head->jitter, net->hue, net->saturation, net->exposure},
                         state.seed);

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "base/clock.hpp"
+#include "darknet/cache_file.hpp"
 #include "plugins/distributed/distributed_engine.hpp"
 
 namespace tessera::darknet {
@@ -22,7 +23,7 @@ std::uint64_t status_bytes(const std::string& key) {
   return 0;
 }
 
-// Stock Darknet on this machine alone.
+// Upstream's own code, on this machine alone.
 class StockEngine : public Engine {
  public:
   base::Result<float> train_batch(network* net, const data& batch) override {
@@ -54,10 +55,25 @@ class StockEngine : public Engine {
 
 }  // namespace
 
+EngineOptions engine_options(const Arguments& arguments, std::uint64_t seed) {
+  return {arguments.program, arguments.has("insecure"), arguments.has("verbose"), seed, arguments.text("backend"), backend_cache_file()};
+}
+
 base::Result<std::unique_ptr<Engine>> attach(network* net, const DistributedSection& section,
                                              const EngineOptions& options) {
-  if (section.present) return distributed::attach_distributed(net, section, options);
-  return std::make_unique<StockEngine>();
+  if (options.backend == kStockBackend) {
+    if (section.present) fmt::print(stderr, "-backend stock: [distributed] has no effect, everything runs on upstream's code\n");
+    return std::make_unique<StockEngine>();
+  }
+  TESSERA_ASSIGN(std::unique_ptr<Engine> engine, distributed::attach_engine(net, section, options));
+  if (!engine) engine = std::make_unique<StockEngine>();
+  return engine;
+}
+
+base::Result<std::unique_ptr<Inference>> attach_inference(network* net, const DistributedSection& section,
+                                                          const EngineOptions& options) {
+  if (options.backend == kStockBackend) return std::unique_ptr<Inference>();
+  return distributed::attach_inference(net, section, options);
 }
 
 }  // namespace tessera::darknet

@@ -1,5 +1,5 @@
-// The seam between Darknet's training loop and whatever computes a batch: stock Darknet itself, or the
-// distributed engine of plugins/distributed.
+// The seam between Darknet's networks and whatever computes them: our kernels in this process or on workers
+// (plugins/distributed), or upstream's own code.
 #pragma once
 
 #include <ctime>
@@ -12,6 +12,7 @@
 
 #include <darknet.h>
 #include "base/result.hpp"
+#include "darknet/arguments.hpp"
 #include "observe/device_report.hpp"
 
 namespace tessera::darknet {
@@ -37,7 +38,15 @@ struct EngineOptions {
   bool insecure = false;
   bool verbose = false;
   std::uint64_t seed = 0;
+  std::string backend;        // of -backend: kStockBackend, a backend's name, "auto", or "" when it was not given
+  std::string backend_cache;  // file that remembers measured choices of a backend; "": none
 };
+
+// From the command line.
+EngineOptions engine_options(const Arguments& arguments, std::uint64_t seed);
+
+// The backend that stands for upstream's own code.
+inline constexpr const char* kStockBackend = "stock";
 
 // Computes training batches for one network. Used from one thread; the network outlives the engine.
 //
@@ -61,9 +70,21 @@ class Engine {
   [[nodiscard]] virtual base::Status detach(network* net) = 0;
 };
 
-// Attaches an engine to a parsed network whose weights and momentum are loaded already. Without a
-// [distributed] section it is stock Darknet's train_network().
+// Attaches an engine to a parsed network whose weights and momentum are loaded already. What a [distributed] section
+// does not wrap runs on our kernels in this process as far as it can; with kStockBackend everything runs on upstream's
+// train_network(). Says on stderr what runs where.
 [[nodiscard]] base::Result<std::unique_ptr<Engine>> attach(network* net, const DistributedSection& section,
                                                            const EngineOptions& options);
+
+// While it lives, network_predict() and forward_network() for tests run on our kernels in this process, as far as
+// they can. The network must not be trained, resized or given another batch, and outlives it.
+class Inference {
+ public:
+  virtual ~Inference() = default;
+};
+
+// Attaches to a parsed network of batch 1 whose weights are loaded. Null when everything runs on upstream's code.
+[[nodiscard]] base::Result<std::unique_ptr<Inference>> attach_inference(network* net, const DistributedSection& section,
+                                                                        const EngineOptions& options);
 
 }  // namespace tessera::darknet

@@ -4,6 +4,7 @@
 #include <future>
 #include <thread>
 
+#include "base/clock.hpp"
 #include "darknet/image_file.hpp"
 #include "darknet/label_file.hpp"
 
@@ -42,8 +43,10 @@ const layer* detection_head(const network* net) {
 }
 
 std::vector<DetectedObject> detect_objects(network* net, float* planes, int image_width, int image_height,
-                                           const DetectionSettings& settings) {
+                                           const DetectionSettings& settings, double* seconds) {
+  const base::TimePoint start = base::Clock::now();
   network_predict(net, planes);
+  if (seconds) *seconds = base::seconds_between(start, base::Clock::now());
   int count = 0;
   detection* found = get_network_boxes(net, image_width, image_height, settings.score_threshold,
                                        settings.hierarchy_threshold, nullptr, 1, &count);
@@ -61,10 +64,11 @@ std::vector<DetectedObject> detect_objects(network* net, float* planes, int imag
   return objects;
 }
 
-std::vector<DetectedObject> detect_objects(network* net, const cv::Mat& picture, const DetectionSettings& settings) {
+std::vector<DetectedObject> detect_objects(network* net, const cv::Mat& picture, const DetectionSettings& settings,
+                                           double* seconds) {
   std::vector<float> planes(static_cast<std::size_t>(3) * net->w * net->h);
   letterbox(picture, net->w, net->h, planes.data());
-  return detect_objects(net, planes.data(), picture.cols, picture.rows, settings);
+  return detect_objects(net, planes.data(), picture.cols, picture.rows, settings, seconds);
 }
 
 base::Status for_each_image(const network* net, const std::vector<std::string>& images,

@@ -21,11 +21,13 @@ struct DetectionSettings {
   float nms_threshold = 0.45f;
 };
 
-// Detections of one image, boxes relative to the image, after non-maximum suppression; best score first.
-std::vector<DetectedObject> detect_objects(network* net, const cv::Mat& picture, const DetectionSettings& settings);
+// Detections of one image, boxes relative to the image, after non-maximum suppression; best score first. `seconds`
+// gets the time of the network alone.
+std::vector<DetectedObject> detect_objects(network* net, const cv::Mat& picture, const DetectionSettings& settings,
+                                           double* seconds = nullptr);
 // The same for an image letterboxed already (image_file.hpp).
 std::vector<DetectedObject> detect_objects(network* net, float* planes, int image_width, int image_height,
-                                           const DetectionSettings& settings);
+                                           const DetectionSettings& settings, double* seconds = nullptr);
 
 // Calls `take` for every image of the list, in order, with pictures decoded and letterboxed ahead in other threads.
 // An unreadable image stops it with an error.

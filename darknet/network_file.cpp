@@ -40,13 +40,15 @@ base::Result<LoadedNetwork> load_network_file(const std::string& path, std::uint
   for (const std::string& warning : cfg.file.warnings) fmt::print(stderr, "warning: {}\n", warning);
   std::srand(static_cast<unsigned>(seed));  // upstream draws weights with rand()
   std::string plain_path = plain->path();
-  LoadedNetwork loaded{std::move(cfg), {}, 0, ""};
+  LoadedNetwork loaded;
+  loaded.cfg = std::move(cfg);
   loaded.net.reset(parse_network_cfg(plain_path.data()));
   enable_region_backward(loaded.net.get());
   return loaded;
 }
 
-base::Result<LoadedNetwork> load_network_for_test(const std::string& cfg, const std::string& weights) {
+base::Result<LoadedNetwork> load_network_for_test(const std::string& cfg, const std::string& weights,
+                                                  const Arguments& arguments) {
   TESSERA_ASSIGN(LoadedNetwork loaded, load_network_file(cfg, 0));
   LoadRange all;
   all.complete = true;
@@ -54,6 +56,8 @@ base::Result<LoadedNetwork> load_network_for_test(const std::string& cfg, const 
   loaded.weights_hash = info.hash;
   loaded.weights = weights;
   set_batch_network(loaded.net.get(), 1);
+  TESSERA_ASSIGN(loaded.inference,
+                 attach_inference(loaded.net.get(), loaded.cfg.distributed, engine_options(arguments, 0)));
   return loaded;
 }
 

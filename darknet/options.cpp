@@ -16,6 +16,9 @@ constexpr OptionSpec kOptions[] = {
     {"seed", kInteger, "random seed of weights, pictures and augmentation (default 1)"},
     {"log", kText, "append every log line to this file, too"},
     {"verbose", kFlag, "say more"},
+    {"backend", kText,
+     "convolutions by onednn, blas or reference; auto: the fastest as measured (default); stock: everything on "
+     "upstream's code"},
     {"insecure", kFlag, "let workers be reached without keys from other machines"},
     {"dont_show", kFlag, "open no window"},
     {"listen", kText, "worker: address to serve at (default tcp://127.0.0.1:5555)"},

@@ -23,7 +23,7 @@ base::Status require_detector(const LoadedNetwork& loaded) {
 base::Result<DetectorUnderTest> load_detector_for_test(const Arguments& arguments) {
   DetectorUnderTest test;
   TESSERA_ASSIGN(test.data_file, read_data_file(arguments.operand(0)));
-  TESSERA_ASSIGN(test.loaded, load_network_for_test(arguments.operand(1), arguments.operand(2)));
+  TESSERA_ASSIGN(test.loaded, load_network_for_test(arguments.operand(1), arguments.operand(2), arguments));
   TESSERA_TRY(require_detector(test.loaded));
   const Cfg& cfg = test.loaded.cfg;
   if (test.data_file.classes && test.data_file.classes != cfg.classes)

@@ -214,6 +214,9 @@ void TrainingLoop::show_live(std::uint64_t iteration, double seconds_left) {
     const std::vector<observe::DeviceReport> devices = engine_.device_reports();
     if (devices.size() > 1 || options_.verbose)
       fmt::print(stderr, "{}", observe::device_table(devices, base::seconds_between(table_shown_, now)));
+    if (options_.verbose)
+      fmt::print(stderr, "waited {:.1f} s for pictures, {:.1f} % of the time\n", loader_->waiting_seconds(),
+                 computing_seconds_ > 0 ? 100 * loader_->waiting_seconds() / computing_seconds_ : 0);
     table_shown_ = now;
   }
   if (!last && base::seconds_between(live_shown_, now) < (terminal ? kLiveSeconds : kLiveSecondsInFile)) return;

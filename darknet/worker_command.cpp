@@ -12,6 +12,7 @@
 
 #include "cluster/local_workers.hpp"
 #include "cluster/worker.hpp"
+#include "darknet/cache_file.hpp"
 #include "darknet/commands.hpp"
 
 namespace tessera::darknet {
@@ -67,6 +68,7 @@ base::Result<int> serve_as_worker(const Arguments& arguments) {
   options.parent = static_cast<int>(arguments.integer("parent", 0));
   options.insecure = arguments.has("insecure");
   options.once = arguments.has("once");
+  options.backend_cache = backend_cache_file();
   if (options.threads < 0)
     return base::error(base::ErrorCode::kInvalidArgument, "-threads {}: a number of threads, or 0 for all cores",
                        options.threads);

@@ -1,86 +1,66 @@
 #include "plugins/distributed/distributed_engine.hpp"
 
 #include <cstdio>
+#include <optional>
 #include <thread>
 
-#include "cluster/coordinator.hpp"
 #include "cluster/local_workers.hpp"
-#include "plugins/distributed/network_graph.hpp"
+#include "kernels/convolution_select.hpp"
+#include "plugins/distributed/range_session.hpp"
 #include "plugins/distributed/settings.hpp"
 #include "plugins/distributed/unwrapped_state.hpp"
-#include "plugins/distributed/wrapped_layers.hpp"
 
 namespace tessera::distributed {
 
-using base::ErrorCode;
 using base::Result;
 using base::Status;
+using cluster::SessionOptions;
 
 namespace {
-
-// Thrown through Darknet's frames when a pass cannot be finished; caught in train_batch().
-struct PassFailed {
-  base::Error error;
-};
-
-void require(Status status) {
-  if (!status) throw PassFailed{std::move(status).error()};
-}
 
 void say(const std::string& line) {
   fmt::print(stderr, "{}\n", line);
   std::fflush(stderr);
 }
 
-bool recoverable(const base::Error& error) {
-  return error.code == ErrorCode::kPeerLost || error.code == ErrorCode::kTimeout || error.code == ErrorCode::kAborted || error.code == ErrorCode::kProtocol;
-}
+using Sessions = std::vector<std::unique_ptr<RangeSession>>;
 
-class DistributedEngine : public darknet::Engine, private WrappedRange {
+// Trains a network of which ranges are wrapped. Only the first session may have workers.
+class RangesEngine : public darknet::Engine {
  public:
-  DistributedEngine(network* net, LayerRange range, graph::Graph graph, std::unique_ptr<cluster::LocalWorkers> local,
-                    std::unique_ptr<cluster::Coordinator> coordinator)
-      : net_(net), range_(range), graph_(std::move(graph)), width_(net->w), height_(net->h), local_(std::move(local)),
-        coordinator_(std::move(coordinator)) {
-    std::vector<bool> delivered;
-    for (int node = graph_.first_layer(); node < graph_.size(); ++node) delivered.push_back(graph_[node].delivered);
-    WrappedRange& self = *this;
-    wrapped_ = std::make_unique<WrappedLayers>(net, range, std::move(delivered), self);
-  }
-
-  // The programs of a training batch, so that a plan that does not fit is refused before training starts.
-  Status prepare() {
-    TESSERA_TRY(coordinator_->select(graph_, net_->batch, program::Mode::kTrain));
-    return {};
-  }
+  RangesEngine(Sessions sessions, std::unique_ptr<cluster::LocalWorkers> local) : local_(std::move(local)), sessions_(std::move(sessions)) {}
 
   Result<float> train_batch(network* net, const data& batch) override {
-    const UnwrappedState before(*net, range_);
+    const int workers = first().coordinator().workers_left();
+    std::optional<UnwrappedState> before;  // without workers nothing can be lost
+    if (workers > 0) before.emplace(*net, first().range());
     // Each loss of a worker costs one attempt, a connection in trouble maybe one more.
-    for (int attempts = 3 * (coordinator_->workers_left() + 1);; --attempts) {
+    for (int attempts = 3 * (workers + 1);; --attempts) {
       try {
         return run_batch(net, batch);
       } catch (PassFailed& failed) {
-        if (!recoverable(failed.error) || attempts == 0) return tl::unexpected(failed.error);
-        before.restore(net);
-        TESSERA_TRY(coordinator_->recover());
+        if (!before || !recoverable(failed.error) || attempts == 0) return tl::unexpected(failed.error);
+        before->restore(net);
+        for (auto& session : sessions_) TESSERA_TRY(session->recover());
       }
     }
   }
 
-  std::vector<observe::DeviceReport> device_reports() override { return coordinator_->reports(); }
+  std::vector<observe::DeviceReport> device_reports() override {
+    auto reports = first().coordinator().reports();
+    for (std::size_t i = 1; i < sessions_.size(); ++i) reports[0].busy_seconds += sessions_[i]->coordinator().reports()[0].busy_seconds;
+    return reports;
+  }
 
   Status detach(network*) override {
-    wrapped_.reset();
-    coordinator_.reset();
+    sessions_.clear();
     local_.reset();
     return {};
   }
 
-  const plan::Plan& plan() const { return coordinator_->plan(); }
-  const cluster::LocalWorkers* local_workers() const { return local_.get(); }
-
  private:
+  RangeSession& first() { return *sessions_.front(); }
+
   // As Darknet's train_network(), with the point in between at which nothing can fail any more.
   float run_batch(network* net, const data& batch) {
     float sum = 0;
@@ -93,76 +73,118 @@ class DistributedEngine : public darknet::Engine, private WrappedRange {
       backward_network(net);
       sum += *net->cost;
       if ((*net->seen / static_cast<std::size_t>(net->batch)) % static_cast<std::size_t>(net->subdivisions) == 0) {
-        require(coordinator_->settle());
-        settled_ = true;
+        for (auto& session : sessions_)
+          if (auto settled = session->settle(); !settled) throw PassFailed(std::move(settled).error());
         update_network(net);
       }
     }
     return sum / static_cast<float>(passes * net->batch);
   }
 
-  void forward(const network& net) override {
-    if (net.w != width_ || net.h != height_) {
-      auto graph = network_graph(*net_, range_);
-      if (!graph) throw PassFailed{graph.error()};
-      graph_ = std::move(*graph);
-      width_ = net.w, height_ = net.h;
-      wrapped_->release_buffers();
-    }
-    // Testing in the middle of training goes on with those who remain, as training does.
-    for (int attempts = net.train ? 0 : coordinator_->workers_left() + 1;; --attempts) {
-      const Status done = try_forward(net);
-      if (done) return;
-      if (attempts == 0 || !recoverable(done.error())) throw PassFailed{done.error()};
-      require(coordinator_->recover());
-    }
-  }
-
-  Status try_forward(const network& net) {
-    TESSERA_TRY(coordinator_->select(graph_, net.batch, net.train ? program::Mode::kTrain : program::Mode::kTest));
-    bind(net);
-    return coordinator_->forward();
-  }
-
-  void backward(const network& net) override {
-    const bool last = (*net.seen / static_cast<std::size_t>(net.batch)) % static_cast<std::size_t>(net.subdivisions) == 0;
-    require(coordinator_->backward(last));
-  }
-
-  void update(const update_args& arguments) override {
-    // Callers other than train_batch() come here without having waited for the sums.
-    if (!settled_) require(coordinator_->settle());
-    settled_ = false;
-    coordinator_->commit({arguments.learning_rate, arguments.momentum, arguments.decay, arguments.batch});
-  }
-
-  Status parameters_changed() override { return coordinator_->share_parameters(); }
-
-  void bind(const network& net) {
-    using program::Slot;
-    for (int node = 0; node < graph_.size(); ++node) {
-      const int source = graph_[node].source;
-      if (graph_[node].kind == graph::LayerKind::kInput) {
-        coordinator_->bind(node, Slot::kStored, source < 0 ? net_->input : net.layers[source].output);
-        if (graph_[node].backward) coordinator_->bind(node, Slot::kInputDelta, net.layers[source].delta);
-      } else if (graph_[node].delivered) {
-        coordinator_->bind(node, Slot::kDelivered, net.layers[source].output);
-        coordinator_->bind(node, Slot::kExternalDelta, net.layers[source].delta);
-      }
-    }
-  }
-
-  network* const net_;
-  const LayerRange range_;
-  graph::Graph graph_;
-  int width_, height_;
   std::unique_ptr<cluster::LocalWorkers> local_;
-  std::unique_ptr<cluster::Coordinator> coordinator_;
-  std::unique_ptr<WrappedLayers> wrapped_;
-  bool settled_ = false;
+  Sessions sessions_;  // at least one
+};
+
+class RangesInference : public darknet::Inference {
+ public:
+  explicit RangesInference(Sessions sessions) : sessions_(std::move(sessions)) {}
+
+ private:
+  Sessions sessions_;
 };
 
 int cores() { return std::max(1, static_cast<int>(std::thread::hardware_concurrency())); }
+
+int own_threads(const Settings& settings) { return settings.threads > 0 ? settings.threads : cores(); }
+
+// A range to be wrapped.
+struct Part {
+  LayerRange range;
+  graph::Graph graph;
+};
+
+// The backend of this process and of workers beside it, and how it was found.
+struct Chosen {
+  kernels::Backend backend;
+  std::string text;
+};
+
+Chosen choose_backend(const Settings& settings, const std::vector<const Part*>& parts, Purpose purpose, int threads, const std::string& cache) {
+  if (settings.backend) return {*settings.backend, std::string(kernels::to_string(*settings.backend))};
+  std::vector<kernels::ConvolutionShape> layers;
+  for (const Part* part : parts)
+    for (const auto& shape : exec::convolution_shapes(part->graph)) layers.push_back(shape);
+  base::ThreadPool pool(threads);
+  using Origin = kernels::BackendChoice::Origin;
+  const auto choice = kernels::choose_backend(layers, purpose == Purpose::kTraining, pool, cache);
+  return {choice.backend, fmt::format("{}{}", kernels::to_string(choice.backend),
+                                      choice.origin == Origin::kMeasured     ? ", the fastest as measured now"
+                                      : choice.origin == Origin::kRemembered ? ", the fastest as measured earlier"
+                                                                             : "")};
+}
+
+// The layers of the section. Errors name its line.
+Result<Part> section_part(const network& net, const darknet::DistributedSection& section, const Settings& settings, Purpose purpose) {
+  auto range = wrappable_range(net, section.first_layer, purpose);
+  if (!range) return base::error(range.error().code, "{}:{}: {}", section.file, section.line, range.error().message);
+  if (settings.layers > 0) range->end = range->begin + settings.layers;
+  auto graph = network_graph(net, *range, purpose);
+  if (!graph) return base::error(graph.error().code, "{}:{}: {}", section.file, section.line, graph.error().message);
+  return Part{*range, std::move(*graph)};
+}
+
+std::vector<Part> equivalent_parts(const network& net, LayerRange taken, Purpose purpose) {
+  std::vector<Part> parts;
+  for (const LayerRange range : equivalent_ranges(net, taken, purpose)) parts.push_back({range, *network_graph(net, range, purpose)});
+  return parts;
+}
+
+std::string layers_text(LayerRange range) {
+  return range.end - range.begin == 1 ? fmt::to_string(range.begin) : fmt::format("{} to {}", range.begin, range.end - 1);
+}
+
+// Starts a session in this process for each part and adds it to `sessions`. A part for which that fails stays on
+// upstream's code, which is said.
+void start_here(network* net, const std::vector<Part>& parts, Purpose purpose, const Settings& settings, kernels::Backend backend, Sessions& sessions) {
+  for (const Part& part : parts) {
+    SessionOptions options;
+    options.backend = backend;
+    options.threads = own_threads(settings);
+    options.memory_mb = settings.memory_mb;
+    options.subdivisions = net->subdivisions;
+    options.say = say;
+    auto session = RangeSession::start(net, part.range, part.graph, purpose, std::move(options));
+    const Status started = session ? (*session)->prepare() : tl::unexpected(session.error());
+    if (started) sessions.push_back(std::move(*session));
+    else say(fmt::format("note: layers {} stay on upstream's code: {}", layers_text(part.range), started.error().message));
+  }
+}
+
+// What runs where, for networks and rests of networks in this process.
+void announce_here(const network& net, const Sessions& sessions, std::size_t first, Purpose purpose, const std::string& backend, int threads) {
+  std::vector<bool> ours(static_cast<std::size_t>(net.n));
+  std::string layers, others, reason;
+  for (std::size_t i = 0; i < sessions.size(); ++i) {
+    const LayerRange range = sessions[i]->range();
+    std::fill(ours.begin() + range.begin, ours.begin() + range.end, true);
+    if (i >= first) layers += (layers.empty() ? "" : ", ") + layers_text(range);
+  }
+  for (int begin = 0; begin < net.n; ++begin) {
+    int end = begin;
+    while (end < net.n && !ours[static_cast<std::size_t>(end)]) ++end;
+    if (end == begin) continue;
+    if (reason.empty()) reason = reason_against(net, begin, purpose);
+    others += (others.empty() ? "" : ", ") + layers_text({begin, end});
+    begin = end;
+  }
+  if (layers.empty() && first > 0) return;
+  if (layers.empty()) {
+    say(fmt::format("no layer can run on our kernels, all run on upstream's code{}", reason.empty() ? "" : fmt::format(" (layer 0: {})", reason)));
+    return;
+  }
+  say(fmt::format("our kernels ({}; {} thread{}) run layers {}{}; -backend stock runs everything on upstream's", backend, threads,
+                  threads == 1 ? "" : "s", layers, others.empty() ? "" : fmt::format("; upstream's code runs {}", others)));
+}
 
 std::string layer_list(const std::vector<int>& nodes, const graph::Graph& graph) {
   std::string text;
@@ -170,38 +192,27 @@ std::string layer_list(const std::vector<int>& nodes, const graph::Graph& graph)
   return text;
 }
 
-void announce(const DistributedEngine& engine, const graph::Graph& graph, LayerRange range, std::size_t workers) {
-  const auto& plan = engine.plan();
-  say(fmt::format("distributed: layers {} to {} on {}; forward groups start at {}; backward groups end at {}", range.begin, range.end - 1,
-                  workers == 0 ? "this machine alone" : fmt::format("{} worker{}", workers, workers == 1 ? "" : "s"), layer_list(plan.forward_starts, graph),
-                  layer_list(plan.backward_ends, graph)));
+void announce_section(RangeSession& session, const cluster::LocalWorkers* local, std::size_t workers, const std::string& backend) {
+  const auto& plan = session.coordinator().plan();
+  say(fmt::format("distributed: layers {} to {} on {}; forward groups start at {}; backward groups end at {}; backend {}", session.range().begin,
+                  session.range().end - 1, workers == 0 ? "this machine alone" : fmt::format("{} worker{}", workers, workers == 1 ? "" : "s"),
+                  layer_list(plan.forward_starts, session.graph()), layer_list(plan.backward_ends, session.graph()), backend));
   if (plan.recompute) say("distributed: tensors inside forward groups are computed again in back-propagation (recompute)");
-  if (const auto* local = engine.local_workers())
+  if (local)
     for (std::size_t i = 0; i < local->pids().size(); ++i) say(fmt::format("distributed: worker {} is process {}", local->specs()[i].name, local->pids()[i]));
 }
 
-}  // namespace
+Result<Settings> settings_of(const darknet::DistributedSection& section, const darknet::EngineOptions& options) {
+  TESSERA_ASSIGN(Settings settings, read_settings(section));
+  if (!options.backend.empty()) TESSERA_TRY(set_backend(settings, options.backend, "-backend " + options.backend));
+  return settings;
+}
 
-Result<std::unique_ptr<darknet::Engine>> attach_distributed(network* net, const darknet::DistributedSection& section, const darknet::EngineOptions& options) {
-  TESSERA_ASSIGN(const Settings settings, read_settings(section));
-  auto range = wrappable_range(*net, section.first_layer);
-  if (!range) return base::error(range.error().code, "{}:{}: {}", section.file, section.line, range.error().message);
-  if (settings.layers > 0) range->end = range->begin + settings.layers;
-  auto graph = network_graph(*net, *range);
-  if (!graph) return base::error(graph.error().code, "{}:{}: {}", section.file, section.line, graph.error().message);
-  for (const auto& note : network_notes(*net, *range)) say("note: " + note);
-
-  cluster::SessionOptions session;
-  TESSERA_ASSIGN(session.layout, layout_request(settings, *graph));
-  session.backend = settings.backend;
-  session.memory_mb = settings.memory_mb;
-  session.subdivisions = net->subdivisions;
-  session.insecure = options.insecure;
-  session.say = say;
-    std::unique_ptr<cluster::LocalWorkers> local;
+// Workers started or named by the section.
+Status find_workers(const Settings& settings, const std::string& program, SessionOptions& session, std::unique_ptr<cluster::LocalWorkers>& local) {
   if (settings.local_workers > 0) {
     const int threads = settings.threads > 0 ? settings.threads : std::max(1, cores() / settings.local_workers);
-    TESSERA_ASSIGN(auto started, cluster::LocalWorkers::start(options.program, settings.local_workers, threads));
+    TESSERA_ASSIGN(auto started, cluster::LocalWorkers::start(program, settings.local_workers, threads));
     local = std::make_unique<cluster::LocalWorkers>(std::move(started));
     session.workers = local->specs();
     session.socket_directory = local->directory();
@@ -210,13 +221,79 @@ Result<std::unique_ptr<darknet::Engine>> attach_distributed(network* net, const 
     for (auto& worker : session.workers)
       if (worker.threads == 0) worker.threads = settings.threads;
   }
-  session.threads = settings.threads > 0 ? settings.threads : cores();
+  return {};
+}
+
+Result<std::unique_ptr<darknet::Engine>> attach_section(network* net, const darknet::DistributedSection& section, const darknet::EngineOptions& options,
+                                                        const Settings& settings) {
+  TESSERA_ASSIGN(const Part part, section_part(*net, section, settings, Purpose::kTraining));
+  const std::vector<Part> rest = equivalent_parts(*net, part.range, Purpose::kTraining);
+  for (const auto& note : network_notes(*net, part.range)) say("note: " + note);
+
+  SessionOptions session;
+  TESSERA_ASSIGN(session.layout, layout_request(settings, part.graph));
+  session.memory_mb = settings.memory_mb;
+  session.subdivisions = net->subdivisions;
+  session.insecure = options.insecure;
+  session.say = say;
+  session.threads = own_threads(settings);
+  // Workers on this machine are told the backend; others choose for themselves.
+  std::vector<const Part*> measured{&part};
+  for (const Part& other : rest) measured.push_back(&other);
+  const int threads = settings.local_workers > 0 && settings.threads == 0 ? std::max(1, cores() / settings.local_workers) : own_threads(settings);
+  const Chosen chosen = choose_backend(settings, measured, Purpose::kTraining, threads, options.backend_cache);
+  session.backend = chosen.backend;
+  session.workers_choose_backend = !settings.backend && !settings.cluster_file.empty();
+  const std::string backend = session.workers_choose_backend ? "as each measures" : chosen.text;
+  std::unique_ptr<cluster::LocalWorkers> local;
+  TESSERA_TRY(find_workers(settings, options.program, session, local));
   const std::size_t workers = session.workers.size();
-  TESSERA_ASSIGN(auto coordinator, cluster::Coordinator::start(*graph, network_parameters(*net, *graph), std::move(session)));
-  auto engine = std::make_unique<DistributedEngine>(net, *range, *graph, std::move(local), std::move(coordinator));
-  if (auto prepared = engine->prepare(); !prepared) return base::error(prepared.error().code, "{}:{}: {}", section.file, section.line, prepared.error().message);
-  announce(*engine, *graph, *range, workers);
-  return engine;
+
+  Sessions sessions;
+  TESSERA_ASSIGN(auto distributed, RangeSession::start(net, part.range, part.graph, Purpose::kTraining, std::move(session)));
+  sessions.push_back(std::move(distributed));
+  if (auto prepared = sessions[0]->prepare(); !prepared)
+    return base::error(prepared.error().code, "{}:{}: {}", section.file, section.line, prepared.error().message);
+  announce_section(*sessions[0], local.get(), workers, backend);
+  start_here(net, rest, Purpose::kTraining, settings, chosen.backend, sessions);
+  announce_here(*net, sessions, 1, Purpose::kTraining, chosen.text, own_threads(settings));
+  return std::make_unique<RangesEngine>(std::move(sessions), std::move(local));
+}
+
+}  // namespace
+
+Result<std::unique_ptr<darknet::Engine>> attach_engine(network* net, const darknet::DistributedSection& section, const darknet::EngineOptions& options) {
+  TESSERA_ASSIGN(const Settings settings, settings_of(section, options));
+  if (section.present) return attach_section(net, section, options, settings);
+  const std::vector<Part> parts = equivalent_parts(*net, {}, Purpose::kTraining);
+  std::vector<const Part*> measured;
+  for (const Part& part : parts) measured.push_back(&part);
+  const Chosen chosen = choose_backend(settings, measured, Purpose::kTraining, own_threads(settings), options.backend_cache);
+  Sessions sessions;
+  start_here(net, parts, Purpose::kTraining, settings, chosen.backend, sessions);
+  announce_here(*net, sessions, 0, Purpose::kTraining, chosen.text, own_threads(settings));
+  if (sessions.empty()) return nullptr;
+  return std::make_unique<RangesEngine>(std::move(sessions), nullptr);
+}
+
+Result<std::unique_ptr<darknet::Inference>> attach_inference(network* net, const darknet::DistributedSection& section,
+                                                             const darknet::EngineOptions& options) {
+  darknet::DistributedSection here = section;
+  for (const char* key : {"workers", "grid", "forward_groups", "backward_groups", "wire"}) here.settings.erase(key);
+  TESSERA_ASSIGN(const Settings settings, settings_of(here, options));
+  std::vector<Part> parts;
+  if (section.present)  // as training computes them
+    if (auto part = section_part(*net, here, settings, Purpose::kInference)) parts.push_back(std::move(*part));
+  const LayerRange taken = parts.empty() ? LayerRange{} : parts[0].range;
+  for (Part& part : equivalent_parts(*net, taken, Purpose::kInference)) parts.push_back(std::move(part));
+  std::vector<const Part*> measured;
+  for (const Part& part : parts) measured.push_back(&part);
+  const Chosen chosen = choose_backend(settings, measured, Purpose::kInference, own_threads(settings), options.backend_cache);
+  Sessions sessions;
+  start_here(net, parts, Purpose::kInference, settings, chosen.backend, sessions);
+  announce_here(*net, sessions, 0, Purpose::kInference, chosen.text, own_threads(settings));
+  if (sessions.empty()) return nullptr;
+  return std::make_unique<RangesInference>(std::move(sessions));
 }
 
 }  // namespace tessera::distributed

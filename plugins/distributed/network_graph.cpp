@@ -19,12 +19,12 @@ using graph::LayerKind;
 namespace {
 
 // Why a layer cannot be wrapped, whatever is around it; empty when it can.
-std::string obstacle(const layer& l) {
+std::string obstacle(const layer& l, Purpose purpose) {
   switch (l.type) {
     case CONVOLUTIONAL:
       if (l.groups != 1) return fmt::format("groups={} is not supported, only groups=1", l.groups);
       if (l.binary || l.xnor) return "binary and xnor weights are not supported";
-      if (l.m) return "adam is not supported, only momentum";
+      if (l.m && purpose == Purpose::kTraining) return "adam is not supported, only momentum";
       return {};
     case MAXPOOL:
       if (l.size > 15) return fmt::format("size={} is larger than 15", l.size);
@@ -40,6 +40,9 @@ std::string obstacle(const layer& l) {
     default: return fmt::format("a layer of this kind ({}) cannot be cut into tiles", get_layer_string(l.type));
   }
 }
+
+// Whether upstream computes something else than the layer's name says (network_notes).
+bool differs_from_upstream(const layer& l) { return l.type == CONVOLUTIONAL && l.size == 1 && (l.stride != 1 || l.pad != 0); }
 
 std::vector<int> layer_inputs(const layer& l, int index) {
   if (l.type == ROUTE) return {l.input_layers, l.input_layers + l.n};
@@ -109,19 +112,39 @@ bool read_after(const network& net, int index, int end) {
 
 }  // namespace
 
-base::Result<LayerRange> wrappable_range(const network& net, int begin) {
+base::Result<LayerRange> wrappable_range(const network& net, int begin, Purpose purpose) {
   if (begin < 0 || begin >= net.n) return base::error(ErrorCode::kInvalidArgument, "there is no layer {} to wrap", begin);
-  if (const auto reason = obstacle(net.layers[begin]); !reason.empty())
+  if (const auto reason = obstacle(net.layers[begin], purpose); !reason.empty())
     return base::error(ErrorCode::kInvalidArgument, "layer {} cannot be wrapped: {}; put [distributed] before another layer", begin, reason);
   int end = begin;
-  while (end < net.n && obstacle(net.layers[end]).empty()) ++end;
+  while (end < net.n && obstacle(net.layers[end], purpose).empty()) ++end;
   return LayerRange{begin, end};
 }
 
-base::Result<Graph> network_graph(const network& net, LayerRange range) {
-  TESSERA_ASSIGN(const LayerRange possible, wrappable_range(net, range.begin));
+std::string reason_against(const network& net, int index, Purpose purpose) {
+  const layer& l = net.layers[index];
+  if (differs_from_upstream(l)) return "a 1x1 convolution with stride or padding is computed in upstream's own way";
+  return obstacle(l, purpose);
+}
+
+std::vector<LayerRange> equivalent_ranges(const network& net, LayerRange taken, Purpose purpose) {
+  std::vector<LayerRange> ranges;
+  const auto usable = [&](int i) { return (i < taken.begin || i >= taken.end) && reason_against(net, i, purpose).empty(); };
+  for (int begin = 0; begin < net.n; ++begin) {
+    int end = begin;
+    bool convolves = false;
+    for (; end < net.n && usable(end); ++end) convolves = convolves || net.layers[end].type == CONVOLUTIONAL;
+    const LayerRange range{begin, end};
+    if (convolves && network_graph(net, range, purpose)) ranges.push_back(range);
+    begin = std::max(begin, end);
+  }
+  return ranges;
+}
+
+base::Result<Graph> network_graph(const network& net, LayerRange range, Purpose purpose) {
+  TESSERA_ASSIGN(const LayerRange possible, wrappable_range(net, range.begin, purpose));
   if (range.end > possible.end) {
-    const std::string reason = possible.end < net.n ? obstacle(net.layers[possible.end]) : "the network ends before it";
+    const std::string reason = possible.end < net.n ? obstacle(net.layers[possible.end], purpose) : "the network ends before it";
     return base::error(ErrorCode::kInvalidArgument, "layer {} cannot be wrapped: {}; layers {} to {} can be (layers = {})", possible.end, reason,
                        range.begin, possible.end - 1, possible.end - possible.begin);
   }
@@ -134,8 +157,9 @@ base::Result<Graph> network_graph(const network& net, LayerRange range) {
       graph::Layer input;
       input.source = source;
       input.out = output_shape(net, source);
-      // Back-propagation goes down to layer frozen + 1; a layer before that has a delta, but nobody reads it.
-      input.backward = source > frozen && source >= 0;
+      // Back-propagation goes down to layer frozen + 1; a layer before that has a delta, but nobody reads it. Layers that
+      // only prepare images ([crop]) have none.
+      input.backward = source > frozen && source >= 0 && net.layers[source].delta != nullptr;
       node_of[source] = graph.size();
       graph.layers.push_back(input);
     }
@@ -155,7 +179,7 @@ std::vector<std::string> network_notes(const network& net, LayerRange range) {
   std::vector<std::string> notes;
   for (int i = range.begin; i < range.end; ++i) {
     const layer& l = net.layers[i];
-    if (l.type == CONVOLUTIONAL && l.size == 1 && (l.stride != 1 || l.pad != 0))
+    if (differs_from_upstream(l))
       notes.push_back(fmt::format("layer {}: a 1x1 convolution with stride {} and padding {} is computed as one; upstream Darknet reads its input as if "
                                   "stride were 1 here, so weights trained there do not fit", i, l.stride, l.pad));
   }
@@ -171,13 +195,14 @@ exec::Parameters network_parameters(const network& net, const Graph& graph) {
     const auto channels = static_cast<std::size_t>(l.n), weights = static_cast<std::size_t>(l.nweights);
     p.weights = {l.weights, weights};
     p.biases = {l.biases, channels};
-    p.weight_updates = {l.weight_updates, weights};
-    p.bias_updates = {l.bias_updates, channels};
+    const auto span = [](float* values, std::size_t count) { return values ? std::span(values, count) : std::span<float>(); };
+    p.weight_updates = span(l.weight_updates, weights);
+    p.bias_updates = span(l.bias_updates, channels);
     if (!graph[node].batch_normalize) continue;
     p.scales = {l.scales, channels};
     p.rolling_mean = {l.rolling_mean, channels};
     p.rolling_variance = {l.rolling_variance, channels};
-    p.scale_updates = {l.scale_updates, channels};
+    p.scale_updates = span(l.scale_updates, channels);
   }
   return parameters;
 }

@@ -100,15 +100,10 @@ base::Status read_recompute(const Entry& entry, plan::LayoutRequest::Recompute& 
   return {};
 }
 
-kernels::Backend fastest_backend() {
-  const auto built = kernels::built_backends();
-  return *std::max_element(built.begin(), built.end());
-}
-
-base::Status read_backend(const Entry& entry, kernels::Backend& backend) {
+base::Status read_backend(const Entry& entry, std::optional<kernels::Backend>& backend, std::string names = "auto") {
+  backend.reset();
   if (entry.value == "auto") return {};
   const auto built = kernels::built_backends();
-  std::string names = "auto";
   for (const auto known : built) names += fmt::format(", {}", kernels::to_string(known));
   const auto named = kernels::backend_from_string(entry.value);
   if (!named) return entry.fail("no such backend; write one of {}", names);
@@ -160,7 +155,6 @@ base::Result<std::optional<std::vector<int>>> nodes_of(const Groups& groups, con
 
 base::Result<Settings> read_settings(const darknet::DistributedSection& section) {
   Settings settings;
-  settings.backend = fastest_backend();
   const auto known = readers(section.file);
   for (const auto& [key, setting] : section.settings) {
     const auto reader = known.find(key);
@@ -180,6 +174,10 @@ base::Result<Settings> read_settings(const darknet::DistributedSection& section)
 base::Status set_grid(Settings& settings, const std::string& value, const std::string& where) {
   settings.rows = settings.columns = 0, settings.samples = 1;
   return read_grid({value, where}, settings);
+}
+
+base::Status set_backend(Settings& settings, const std::string& value, const std::string& where) {
+  return read_backend({value, where}, settings.backend, "stock, auto");
 }
 
 base::Result<plan::LayoutRequest> layout_request(const Settings& settings, const graph::Graph& graph) {

@@ -1,6 +1,7 @@
 // The [distributed] section of a cfg as values.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -39,7 +40,7 @@ struct Settings {
 
   int memory_mb = 0;  // limit of every device; 0: what it reports
   int threads = 0;    // of every device; 0: cores, divided among local workers
-  kernels::Backend backend = kernels::Backend::kReference;
+  std::optional<kernels::Backend> backend;  // none: measured
 };
 
 inline constexpr int kMostLocalWorkers = 64;
@@ -49,6 +50,9 @@ inline constexpr int kMostLocalWorkers = 64;
 
 // Sets the grid from `value` as the section's `grid` key does; `where` begins the error ("-grid 2x3").
 [[nodiscard]] base::Status set_grid(Settings& settings, const std::string& value, const std::string& where);
+
+// Sets the backend from `value` as the section's `backend` key does.
+[[nodiscard]] base::Status set_backend(Settings& settings, const std::string& value, const std::string& where);
 
 // What the settings ask of the planner, with layer numbers as nodes of `graph`. Errors: a group names a layer that is
 // not wrapped.

@@ -1,5 +1,6 @@
 #include "plugins/distributed/wrapped_layers.hpp"
 
+#include <algorithm>
 #include <cstdlib>
 #include <map>
 
@@ -10,34 +11,41 @@ namespace tessera::distributed {
 namespace {
 
 // Darknet's layer functions get copies of the layer and the network, so the owner is found by what both share: the
-// array of layers, and for updates, which see no network, the first wrapped layer's weights.
+// array of layers (and the layer's place in it), and for updates, which see no network, the range's first weights.
 struct Owner {
   WrappedRange* range;
   LayerRange layers;
 };
-std::map<const void*, Owner>& owners() {
-  static std::map<const void*, Owner> map;
+std::map<const layer*, std::vector<Owner>>& owners() {
+  static std::map<const layer*, std::vector<Owner>> map;
+  return map;
+}
+std::map<const float*, WrappedRange*>& update_owners() {
+  static std::map<const float*, WrappedRange*> map;
   return map;
 }
 
-const Owner& owner_of(const void* key) {
-  const auto found = owners().find(key);
-  TESSERA_CHECK(found != owners().end(), "a wrapped layer without an owner");
-  return found->second;
+const Owner& owner_of(const network& net) {
+  const auto found = owners().find(net.layers);
+  TESSERA_CHECK(found != owners().end(), "a wrapped layer of a network without owners");
+  const auto owner = std::find_if(found->second.begin(), found->second.end(),
+                                  [&](const Owner& o) { return net.index >= o.layers.begin && net.index < o.layers.end; });
+  TESSERA_CHECK(owner != found->second.end(), "layer {} is wrapped without an owner", net.index);
+  return *owner;
 }
 
 // The work of a whole range is done when Darknet comes to its first layer (forward) or its last (backward).
 void forward_wrapped(layer, network net) {
-  const Owner& owner = owner_of(net.layers);
+  const Owner& owner = owner_of(net);
   if (net.index == owner.layers.begin) owner.range->forward(net);
 }
 
 void backward_wrapped(layer, network net) {
-  const Owner& owner = owner_of(net.layers);
+  const Owner& owner = owner_of(net);
   if (net.index == owner.layers.end - 1) owner.range->backward(net);
 }
 
-void update_wrapped(layer l, update_args arguments) { owner_of(l.weights).range->update(arguments); }
+void update_wrapped(layer l, update_args arguments) { update_owners().at(l.weights)->update(arguments); }
 
 void release(float*& buffer) {
   std::free(buffer);
@@ -58,12 +66,14 @@ const layer* first_with_weights(const network* net, LayerRange range) {
 
 base::Status parameters_changed(const network& net) {
   const auto found = owners().find(net.layers);
-  return found == owners().end() ? base::Status{} : found->second.range->parameters_changed();
+  if (found == owners().end()) return {};
+  for (const Owner& owner : found->second) TESSERA_TRY(owner.range->parameters_changed());
+  return {};
 }
 
-WrappedLayers::WrappedLayers(network* net, LayerRange range, std::vector<bool> delivered, WrappedRange& owner)
-    : net_(net), range_(range), delivered_(std::move(delivered)) {
-  owners()[net->layers] = {&owner, range};
+WrappedLayers::WrappedLayers(network* net, LayerRange range, std::vector<bool> delivered, Purpose purpose, WrappedRange& owner)
+    : net_(net), range_(range), delivered_(std::move(delivered)), purpose_(purpose) {
+  owners()[net->layers].push_back({&owner, range});
   for (int i = range.begin; i < range.end; ++i) {
     layer& l = net->layers[i];
     functions_.push_back({l.forward, l.backward, l.update});
@@ -73,14 +83,16 @@ WrappedLayers::WrappedLayers(network* net, LayerRange range, std::vector<bool> d
   }
   if (const layer* first = first_with_weights(net, range)) {
     net->layers[first - net->layers].update = update_wrapped;
-    owners()[first->weights] = {&owner, range};
+    update_owners()[first->weights] = &owner;
   }
   release_buffers();
 }
 
 WrappedLayers::~WrappedLayers() {
-  owners().erase(net_->layers);
-  if (const layer* first = first_with_weights(net_, range_)) owners().erase(first->weights);
+  auto& all = owners()[net_->layers];
+  std::erase_if(all, [this](const Owner& owner) { return owner.layers.begin == range_.begin; });
+  if (all.empty()) owners().erase(net_->layers);
+  if (const layer* first = first_with_weights(net_, range_)) update_owners().erase(first->weights);
   for (int i = range_.begin; i < range_.end; ++i) {
     layer& l = net_->layers[i];
     const Functions& f = functions_[static_cast<std::size_t>(i - range_.begin)];
@@ -88,7 +100,12 @@ WrappedLayers::~WrappedLayers() {
     const auto elements = static_cast<std::size_t>(l.outputs) * static_cast<std::size_t>(l.batch);
     make_again(l.output, elements);
     make_again(l.delta, elements);
-    if (l.type == CONVOLUTIONAL && l.batch_normalize) make_again(l.x, elements), make_again(l.x_norm, elements);
+    if (l.type == CONVOLUTIONAL) {
+      if (l.batch_normalize) make_again(l.x, elements), make_again(l.x_norm, elements);
+      make_again(l.weight_updates, static_cast<std::size_t>(l.nweights));
+      make_again(l.bias_updates, static_cast<std::size_t>(l.n));
+      if (l.batch_normalize) make_again(l.scale_updates, static_cast<std::size_t>(l.n));
+    }
     if (l.type == MAXPOOL && !l.indexes) l.indexes = static_cast<int*>(std::calloc(elements, sizeof(int)));
   }
 }
@@ -96,7 +113,10 @@ WrappedLayers::~WrappedLayers() {
 void WrappedLayers::release_buffers() {
   for (int i = range_.begin; i < range_.end; ++i) {
     layer& l = net_->layers[i];
-    if (!delivered_[static_cast<std::size_t>(i - range_.begin)]) release(l.output), release(l.delta);
+    const bool delivered = delivered_[static_cast<std::size_t>(i - range_.begin)];
+    if (!delivered) release(l.output);
+    if (!delivered || purpose_ == Purpose::kInference) release(l.delta);
+    if (purpose_ == Purpose::kInference) release(l.weight_updates), release(l.bias_updates), release(l.scale_updates);
     release(l.x), release(l.x_norm);
     std::free(l.indexes);
     l.indexes = nullptr;

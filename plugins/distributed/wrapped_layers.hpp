@@ -26,8 +26,9 @@ class WrappedRange {
 
 class WrappedLayers {
  public:
-  // Redirects layers [range) of `net`. `delivered[i]`: layer range.begin + i keeps its output and delta.
-  WrappedLayers(network* net, LayerRange range, std::vector<bool> delivered, WrappedRange& owner);
+  // Redirects layers [range) of `net`, of which other ranges may be wrapped, too. `delivered[i]`: layer range.begin + i
+  // keeps its output and, for training, its delta. For inference the momentum arrays go as well.
+  WrappedLayers(network* net, LayerRange range, std::vector<bool> delivered, Purpose purpose, WrappedRange& owner);
   // Gives the layers their functions and buffers (zeroed) back.
   ~WrappedLayers();
   WrappedLayers(const WrappedLayers&) = delete;
@@ -46,6 +47,7 @@ class WrappedLayers {
   network* const net_;
   const LayerRange range_;
   const std::vector<bool> delivered_;
+  const Purpose purpose_;
   std::vector<Functions> functions_;
 };
 

@@ -63,7 +63,7 @@ base::Result<std::unique_ptr<Coordinator>> Coordinator::start(const graph::Graph
     TESSERA_ASSIGN(endpoint, transport::make_zmq_endpoint(zmq));
   }
   std::unique_ptr<Coordinator> self(new Coordinator(graph, parameters, std::move(options), std::move(endpoint), session));
-  const std::uint64_t hash = exec::parameters_hash(parameters);
+  const std::uint64_t hash = self->options_.workers.empty() ? 0 : exec::parameters_hash(parameters);
   int number = 0;
   for (const auto& spec : self->options_.workers) {
     Worker worker;
@@ -79,7 +79,7 @@ base::Result<std::unique_ptr<Coordinator>> Coordinator::start(const graph::Graph
 Coordinator::Coordinator(const graph::Graph& graph, const exec::Parameters& parameters, SessionOptions options,
                          std::unique_ptr<transport::Endpoint> endpoint, std::uint64_t session)
     : parameters_(parameters), options_(std::move(options)), session_(session), endpoint_(std::move(endpoint)),
-      mailbox_(*endpoint_, session, kPiecePatience), pool_(options_.threads), executor_(graph, parameters_, options_.backend, pool_), members_{0} {}
+      mailbox_(*endpoint_, session, kPiecePatience), pool_(options_.threads), executor_(graph, parameters_, options_.backend, pool_, options_.inference), members_{0} {}
 
 Coordinator::~Coordinator() {
   for (Worker& worker : workers_) worker.link->post(wire::control_text("close"));
@@ -112,7 +112,7 @@ Status Coordinator::open_worker(Worker& worker, std::uint64_t hash, const transp
                                                 {"number", worker.number},
                                                 {"graph", graph::to_json(executor_.graph())},
                                                 {"parameters_hash", wire::hash_to_text(hash)},
-                                                {"backend", std::string(kernels::to_string(options_.backend))},
+                                                {"backend", options_.workers_choose_backend ? "auto" : std::string(kernels::to_string(options_.backend))},
                                                 {"threads", spec.threads},
                                                 {"data_bind", data_bind}}));
   TESSERA_ASSIGN(const auto opened, worker.link->await("opened", Deadline::after(kAnswerPatience)));

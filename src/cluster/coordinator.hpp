@@ -29,6 +29,8 @@ struct SessionOptions {
   std::string socket_directory;     // for sockets of local workers; empty: tcp
   plan::LayoutRequest layout;
   kernels::Backend backend = kernels::Backend::kBlas;
+  bool workers_choose_backend = false;  // each takes what is fastest on its machine instead of `backend`
+  bool inference = false;           // forward passes in test mode only: no gradients, weights are kept packed
   int threads = 1;                  // the coordinator's, while it computes alone
   int memory_mb = 0;                // per device; 0: what it reports
   int subdivisions = 1;             // passes to an update

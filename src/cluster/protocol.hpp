@@ -4,6 +4,7 @@
 //   hello {protocol}                      →
 //                                         ←       welcome {name, cores, memory_bytes, protocol} | refuse {reason}
 //   open {session, token, number, graph, parameters_hash, parameters_bytes, backend, threads, data_bind}
+//        backend: a name, or "auto": the worker's own choice
 //                                         →
 //                                         ←       opened {data_address, has_parameters}
 //   parameters {offset} + blob, repeated  →       (only when it does not have them)

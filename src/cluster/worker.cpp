@@ -107,7 +107,7 @@ class Server {
 
   void open(const wire::ControlMessage& message) {
     session_.reset();
-    auto session = WorkerSession::open(message, control_->address(), options_.threads, known_, [this](std::string text) {
+    auto session = WorkerSession::open(message, control_->address(), options_.threads, options_.backend_cache, known_, [this](std::string text) {
       {
         std::lock_guard lock(mutex_);
         replies_.push_back(std::move(text));

@@ -14,6 +14,7 @@ struct WorkerOptions {
   std::string name;           // how it calls itself; empty: the host's name
   int threads = 0;            // 0: as the coordinator asks, else the number of cores
   bool insecure = false;      // allow listening beyond this machine without keys
+  std::string backend_cache;  // file that remembers measured choices of a backend (kernels/convolution_select.hpp)
   bool once = false;          // leave after one session, or when nobody has opened one within a minute
   int parent = 0;             // leave when this process is no longer the parent (0: does not matter)
 };

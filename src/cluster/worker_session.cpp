@@ -6,6 +6,7 @@
 
 #include "cluster/process_usage.hpp"
 #include "cluster/protocol.hpp"
+#include "kernels/convolution_select.hpp"
 #include "plan/plan.hpp"
 #include "program/compile.hpp"
 #include "transport/zmq_endpoint.hpp"
@@ -33,6 +34,15 @@ base::Result<std::vector<int>> int_array(const Fields& fields, const std::string
   return values;
 }
 
+// `name` is "auto" or a backend's.
+kernels::Backend session_backend(const std::string& name, const graph::Graph& graph, int threads, const std::string& cache) {
+  if (name != "auto") return *kernels::backend_from_string(name);
+  base::ThreadPool pool(threads);
+  const auto choice = kernels::choose_backend(exec::convolution_shapes(graph), true, pool, cache);
+  spdlog::info("backend: {}", kernels::to_string(choice.backend));
+  return choice.backend;
+}
+
 std::string failed_text(const base::Error& error, int peer) {
   return wire::control_text("failed", {{"code", static_cast<int>(error.code)}, {"message", error.message}, {"peer", peer}});
 }
@@ -40,7 +50,7 @@ std::string failed_text(const base::Error& error, int peer) {
 }  // namespace
 
 base::Result<std::unique_ptr<WorkerSession>> WorkerSession::open(const wire::ControlMessage& message, const std::string& listen, int threads,
-                                                                 KnownParameters& known, Reply reply) {
+                                                                 const std::string& backend_cache, KnownParameters& known, Reply reply) {
   const Fields fields(message);
   TESSERA_ASSIGN(const std::uint64_t session, fields.hash("session"));
   TESSERA_ASSIGN(const std::string token_text, fields.string("token"));
@@ -49,7 +59,7 @@ base::Result<std::unique_ptr<WorkerSession>> WorkerSession::open(const wire::Con
   TESSERA_ASSIGN(const nlohmann::json* graph_json, fields.object("graph"));
   TESSERA_ASSIGN(const graph::Graph graph, graph::graph_from_json(*graph_json));
   TESSERA_ASSIGN(const std::string backend_name, fields.string("backend"));
-  TESSERA_ASSIGN(const auto backend, kernels::backend_from_string(backend_name));
+  if (backend_name != "auto") TESSERA_TRY(kernels::backend_from_string(backend_name).map([](kernels::Backend) {}));
   TESSERA_ASSIGN(const auto wanted_threads, fields.integer("threads", 0, 1024));
   TESSERA_ASSIGN(const std::string data_bind, fields.string("data_bind"));
   TESSERA_ASSIGN(const std::uint64_t hash, fields.hash("parameters_hash"));
@@ -68,6 +78,7 @@ base::Result<std::unique_ptr<WorkerSession>> WorkerSession::open(const wire::Con
 
   const int thread_count = threads > 0 ? threads : wanted_threads > 0 ? static_cast<int>(wanted_threads)
                                                                       : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  const kernels::Backend backend = session_backend(backend_name, graph, thread_count, backend_cache);
   std::unique_ptr<WorkerSession> result(
       new WorkerSession(graph, session, static_cast<int>(number), std::move(endpoint), backend, thread_count, std::move(reply)));
   const auto& parameters = result->storage_.parameters();

@@ -25,9 +25,10 @@ class WorkerSession {
  public:
   using Reply = std::function<void(std::string text)>;  // callable from any thread
 
-  // From an `open` message. `listen` is the worker's own address, which the data address follows.
+  // From an `open` message. `listen` is the worker's own address, which the data address follows. `backend_cache`:
+  // where measured choices of a backend are kept.
   static base::Result<std::unique_ptr<WorkerSession>> open(const wire::ControlMessage& message, const std::string& listen, int threads,
-                                                           KnownParameters& known, Reply reply);
+                                                           const std::string& backend_cache, KnownParameters& known, Reply reply);
   ~WorkerSession();
 
   std::uint64_t number() const { return session_; }

@@ -55,6 +55,12 @@ kernels::ReorgShape reorg_shape(const graph::Graph& graph, int node) {
   return {graph[graph[node].inputs[0]].out, graph[node].stride, graph[node].reverse};
 }
 
+kernels::ConvolutionShape convolution_shape(const graph::Graph& graph, int node) {
+  const auto& layer = graph[node];
+  const auto& in = graph[layer.inputs[0]].out;
+  return {in.c, in.y, in.x, layer.out.c, layer.kernel, layer.stride, layer.pad};
+}
+
 geometry::Index route_offset(const graph::Graph& graph, int node, int input) {
   geometry::Index offset = 0;
   for (int i = 0; i < input; ++i) offset += graph[graph[node].inputs[at(i)]].out.c;
@@ -63,14 +69,22 @@ geometry::Index route_offset(const graph::Graph& graph, int node, int input) {
 
 }  // namespace
 
-Executor::Executor(const graph::Graph& graph, const Parameters& parameters, kernels::Backend backend, base::ThreadPool& pool)
-    : graph_(graph), parameters_(parameters), backend_(backend), pool_(pool), gradients_(graph),
+std::vector<kernels::ConvolutionShape> convolution_shapes(const graph::Graph& graph) {
+  std::vector<kernels::ConvolutionShape> shapes;
+  for (int node = 0; node < graph.size(); ++node)
+    if (graph[node].trainable()) shapes.push_back(convolution_shape(graph, node));
+  return shapes;
+}
+
+Executor::Executor(const graph::Graph& graph, const Parameters& parameters, kernels::Backend backend, base::ThreadPool& pool, bool inference)
+    : graph_(graph), parameters_(parameters), backend_(backend), inference_(inference), pool_(pool), gradients_(inference ? graph::Graph{} : graph),
       convolutions_(graph.layers.size()), norms_(graph.layers.size()) {
   remember();
 }
 
 base::Status Executor::load(const graph::Graph& graph, std::shared_ptr<const program::Program> program, program::Mode mode,
                             int self, int participants, geometry::Index batch) {
+  TESSERA_CHECK(!inference_ || mode == program::Mode::kTest, "training on an executor for inference");
   TESSERA_CHECK(graph.size() == graph_.size(), "{} nodes, {} before", graph.size(), graph_.size());
   TESSERA_TRY(load_convolutions(*program, graph));
   activations_.clear();
@@ -112,11 +126,10 @@ base::Status Executor::load_convolutions(const program::Program& program, const 
   for (int node = 0; node < graph.size(); ++node) {
     const auto& layer = graph[node];
     if (!layer.trainable()) continue;
-    const auto& in = graph[layer.inputs[0]].out;
-    const kernels::ConvolutionShape shape{in.c, in.y, in.x, layer.out.c, layer.kernel, layer.stride, layer.pad};
+    const auto shape = convolution_shape(graph, node);
     auto& convolution = convolutions_[at(node)];
     if (!convolution || !(convolution->shape() == shape)) {
-      TESSERA_ASSIGN(convolution, kernels::make_convolution(backend_, shape, pool_, scratch_));
+      TESSERA_ASSIGN(convolution, kernels::make_convolution(backend_, shape, pool_, scratch_, inference_));
     }
   }
   for (const auto* steps : {&program.forward, &program.backward})

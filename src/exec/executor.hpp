@@ -18,6 +18,9 @@
 
 namespace tessera::exec {
 
+// The convolutions of a graph, in order.
+std::vector<kernels::ConvolutionShape> convolution_shapes(const graph::Graph& graph);
+
 struct ExecutorUsage {
   double busy_seconds = 0;  // in kernels
 };
@@ -25,8 +28,9 @@ struct ExecutorUsage {
 // One thread. Holds no tensors between programs, only the statistics of the last forward pass.
 class Executor {
  public:
-  // `parameters` and `pool` must outlive the executor.
-  Executor(const graph::Graph& graph, const Parameters& parameters, kernels::Backend backend, base::ThreadPool& pool);
+  // `parameters` and `pool` must outlive the executor. `inference`: only programs for tests will be run; there are no
+  // gradients, and weights in the backend's own layout are kept.
+  Executor(const graph::Graph& graph, const Parameters& parameters, kernels::Backend backend, base::ThreadPool& pool, bool inference = false);
 
   // Makes `program` (of participant `self`, out of a set of `participants`) the current one and reserves its memory:
   // kOutOfMemory when there is not enough, kInvalidArgument when a layer cannot be computed. The graph may have other
@@ -109,6 +113,7 @@ class Executor {
   graph::Graph graph_;
   const Parameters& parameters_;
   const kernels::Backend backend_;
+  const bool inference_;
   base::ThreadPool& pool_;
   kernels::Scratch scratch_;
   Gradients gradients_;

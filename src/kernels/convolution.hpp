@@ -113,10 +113,4 @@ class Convolution {
                                                                           base::ThreadPool& pool, Scratch& scratch,
                                                                           bool keep_packed = false);
 
-// The fastest built backend for this work, measured here (at most about `budget` seconds for a layer, on random
-// data of the boxes' size, reduced to one sample) and remembered for the life of the process. The choice may differ
-// between runs and machines; pass a fixed backend where runs must be bit-identical.
-Backend fastest_backend(const ConvolutionShape& shape, const ConvolutionWork& work, base::ThreadPool& pool,
-                        double budget_seconds = 0.1);
-
 }  // namespace tessera::kernels

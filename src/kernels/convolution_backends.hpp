@@ -1,6 +1,8 @@
 // What each backend file provides to make_convolution(). Internal.
 #pragma once
 
+#include <string>
+
 #include "base/check.hpp"
 #include "kernels/convolution.hpp"
 
@@ -14,11 +16,13 @@ void check_backward_weights(const ConvolutionShape& shape, const ConstFloatView&
                             const Box& delta_box);
 
 std::unique_ptr<Convolution> make_reference_convolution(const ConvolutionShape& shape, base::ThreadPool& pool);
+std::string blas_version();
 std::unique_ptr<Convolution> make_blas_convolution(const ConvolutionShape& shape, base::ThreadPool& pool, Scratch& scratch);
 
 // convolution_onednn.cpp, or convolution_onednn_absent.cpp where the library is not used (then built is false and
 // make returns null).
 bool onednn_built();
+std::string onednn_version();  // empty when it is not built
 std::unique_ptr<Convolution> make_onednn_convolution(const ConvolutionShape& shape, base::ThreadPool& pool, Scratch& scratch,
                                                      bool keep_packed);
 

@@ -360,6 +360,8 @@ class BlasConvolution final : public Convolution {
 
 }  // namespace
 
+std::string blas_version() { return openblas_get_config(); }
+
 std::unique_ptr<Convolution> make_blas_convolution(const ConvolutionShape& shape, base::ThreadPool& pool, Scratch& scratch) {
   // The pool's threads are the only ones: OpenBLAS must not start its own for each of them.
   static std::once_flag single;

@@ -378,6 +378,11 @@ class OnednnConvolution final : public Convolution {
 
 bool onednn_built() { return true; }
 
+std::string onednn_version() {
+  const dnnl_version_t* version = dnnl::version();
+  return fmt::format("onednn {}.{}.{} {}", version->major, version->minor, version->patch, static_cast<int>(dnnl::get_effective_cpu_isa()));
+}
+
 std::unique_ptr<Convolution> make_onednn_convolution(const ConvolutionShape& shape, base::ThreadPool& pool, Scratch& scratch,
                                                      bool keep_packed) {
   return std::make_unique<OnednnConvolution>(shape, pool, scratch, keep_packed);

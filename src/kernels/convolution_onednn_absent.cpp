@@ -4,6 +4,7 @@
 namespace tessera::kernels {
 
 bool onednn_built() { return false; }
+std::string onednn_version() { return {}; }
 
 std::unique_ptr<Convolution> make_onednn_convolution(const ConvolutionShape&, base::ThreadPool&, Scratch&, bool) { return nullptr; }
 

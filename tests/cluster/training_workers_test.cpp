@@ -33,8 +33,12 @@ TEST_CASE("training with 1, 2, 3, 4 and 6 worker processes ends with the weights
   const std::string alone = train(folder, "alone", with_workers(0));
   CHECK(seen_images(alone) == 30 * 4);
   {
-    INFO("stock Darknet's engine, in the same program");
-    check_same_result(train(folder, "stock", TrainingCfg{}), alone, kSameAsStock);
+    INFO("upstream's code, in the same program");
+    check_same_result(train(folder, "stock", TrainingCfg{}, {"-backend", "stock"}), alone, kSameAsStock);
+  }
+  {
+    INFO("without a [distributed] section");
+    check_same_result(train(folder, "plain", TrainingCfg{}), alone, kSameAsStock);
   }
   for (const int workers : {1, 2, 3, 4, 6}) {
     CAPTURE(workers);
@@ -78,6 +82,9 @@ TEST_CASE("random=1 with workers trains at the same sizes with the same result")
   CHECK(reference.has_line("input size "));
   CHECK(run.has_line("input size "));
   check_same_result(weights, expected);
+  TrainingCfg plain = alone;
+  plain.distributed.clear();
+  check_same_result(train(folder, "plain", plain), train(folder, "stock", plain, {"-backend", "stock"}), kSameAsStock);
 }
 
 TEST_CASE("subdivisions give the same images another rhythm and the same engine the same result") {

@@ -12,6 +12,8 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 # Sockets and folders of tests, also of those that are killed.
 export TMPDIR=$work
+# Measured backends (darknet/cache_file.hpp): not the user's, and the same for all tests of a run.
+export XDG_CACHE_HOME=$work/cache
 
 passed=0
 failed=0

@@ -20,7 +20,7 @@ struct TrainingCfg {
   int side = 64;
   bool random = false;
   bool heavy = false;  // with 5 million weights more, so that most of an iteration is summing gradients and sharing updates
-  // Lines of the [distributed] section, for example "workers=local:4"; none: no section, stock Darknet's engine.
+  // Lines of the [distributed] section, for example "workers=local:4"; none: no section, this process alone.
   std::vector<std::string> distributed;
 
   std::string text() const;

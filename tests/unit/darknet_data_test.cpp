@@ -242,6 +242,31 @@ TEST_CASE("the loader gives batches in order, whatever the threads do, and passe
   CHECK(loader.take().error().message == "no more");
 }
 
+TEST_CASE("the loader holds two batches, whose memory takes turns, also when sizes change") {
+  BatchLoader loader(
+      [](std::uint64_t sample, const BatchShape& s, float* input, float*) -> tessera::base::Status {
+        std::fill_n(input, s.input_columns(), static_cast<float>(sample));
+        return {};
+      },
+      2);
+  const auto shape_of = [](std::uint64_t batch) { return BatchShape{4, batch % 5 == 3 ? 20 : 16, 16, 3, 1}; };
+  loader.request(0, shape_of(0));
+  std::vector<float*> seen;
+  for (std::uint64_t batch = 0; batch < 12; ++batch) {
+    const auto taken = loader.take();
+    REQUIRE(taken);
+    loader.request(batch + 1, shape_of(batch + 1));
+    REQUIRE(taken->X.cols == 3 * taken->w * taken->h);
+    for (int row = 0; row < 4; ++row)
+      for (const int column : {0, taken->X.cols - 1})
+        CHECK(taken->X.vals[row][column] == static_cast<float>(batch * 4 + static_cast<std::uint64_t>(row)));
+    seen.push_back(taken->X.vals[0]);
+    if (batch == 2) CHECK(seen[2] == seen[0]);  // sizes are equal up to here
+    if (batch > 0) CHECK(seen[batch] != seen[batch - 1]);
+  }
+  CHECK(loader.waiting_seconds() >= 0);
+}
+
 TEST_CASE("a path's class is the label in it, the longest of several") {
   const std::vector<std::string> labels = {"man", "woman", "cat", "dog"};
   CHECK(class_of_path("pictures/man/1.jpg", labels) == 0);

@@ -385,14 +385,5 @@ TEST_CASE("convolution: impossible layers and unknown backends are refused in wo
   for (const Backend backend : built_backends()) CHECK(*backend_from_string(to_string(backend)) == backend);
 }
 
-TEST_CASE("convolution: the fastest backend is a built one, and the choice is kept") {
-  ThreadPool pool(2);
-  const ConvolutionShape shape{16, 26, 26, 32, 3, 1, 1};
-  const ConvolutionWork work{Box::whole(2, {32, 26, 26}), Box::whole(2, {16, 26, 26}), Box::whole(2, {32, 26, 26})};
-  const Backend chosen = fastest_backend(shape, work, pool);
-  CHECK(chosen != Backend::kReference);
-  for (int i = 0; i < 3; ++i) CHECK(fastest_backend(shape, work, pool) == chosen);
-}
-
 }  // namespace
 }  // namespace tessera::kernels::test

@@ -67,7 +67,7 @@ TEST_CASE("without keys this process is the only device and everything is chosen
   CHECK(settings->backward_groups.kind == Groups::Kind::kAuto);
   CHECK(settings->memory_mb == 0);
   CHECK(settings->threads == 0);
-  CHECK(settings->backend == kernels::built_backends().back());
+  CHECK_FALSE(settings->backend.has_value());
 }
 
 TEST_CASE("counts") {
@@ -154,10 +154,19 @@ TEST_CASE("wire and backend") {
   CHECK(good("wire", "fp32").wire == plan::WireType::kFloat32);
   check_bad("wire", "fp16", "not supported yet; write fp32");
   check_bad("wire", "int8", "write fp32");
-  CHECK(good("backend", "auto").backend == kernels::built_backends().back());
+  CHECK_FALSE(good("backend", "auto").backend.has_value());
   for (const auto backend : kernels::built_backends())
     CHECK(good("backend", std::string(kernels::to_string(backend))).backend == backend);
   check_bad("backend", "cuda", "no such backend; write one of auto, ");
+
+  Settings settings = good("backend", "reference");
+  REQUIRE(distributed::set_backend(settings, "blas", "-backend blas"));
+  CHECK(settings.backend == kernels::Backend::kBlas);
+  REQUIRE(distributed::set_backend(settings, "auto", "-backend auto"));
+  CHECK_FALSE(settings.backend.has_value());
+  const auto bad = distributed::set_backend(settings, "gpu", "-backend gpu");
+  REQUIRE_FALSE(bad);
+  CHECK_MESSAGE(bad.error().message.starts_with("-backend gpu: no such backend; write one of stock, auto, "), bad.error().message);
 }
 
 TEST_CASE("an unknown key is an error with the key that was meant, or all keys") {

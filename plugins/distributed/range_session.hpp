@@ -1,0 +1,59 @@
+// A wrapped range of a Darknet network and the session that computes it: on workers, or in this process alone.
+#pragma once
+
+#include "cluster/coordinator.hpp"
+#include "darknet/upstream_errors.hpp"
+#include "plugins/distributed/wrapped_layers.hpp"
+
+namespace tessera::distributed {
+
+// Thrown through Darknet's frames when a pass cannot be finished.
+struct PassFailed : darknet::UpstreamError {
+  explicit PassFailed(base::Error failed) : UpstreamError(failed.message), error(std::move(failed)) {}
+  base::Error error;
+};
+
+// True for errors after which recover() may succeed: a worker was lost or a message did not arrive.
+bool recoverable(const base::Error& error);
+
+// One thread. Between passes the parameters are in Darknet's own arrays.
+class RangeSession : private WrappedRange {
+ public:
+  // Opens the session and wraps the range. `graph` is network_graph() of it. The network outlives the session.
+  static base::Result<std::unique_ptr<RangeSession>> start(network* net, LayerRange range, graph::Graph graph, Purpose purpose,
+                                                           cluster::SessionOptions options);
+
+  // Makes the programs for the network's current size and batch, so that a plan that does not fit is refused early.
+  [[nodiscard]] base::Status prepare();
+
+  // Waits until the gradients are summed everywhere; the update that follows applies them and cannot fail.
+  [[nodiscard]] base::Status settle();
+  // After an error: back to the last update, over the devices that remain.
+  [[nodiscard]] base::Status recover();
+
+  LayerRange range() const { return range_; }
+  const graph::Graph& graph() const { return graph_; }
+  cluster::Coordinator& coordinator() { return *coordinator_; }
+
+ private:
+  RangeSession(network* net, LayerRange range, graph::Graph graph, Purpose purpose, std::unique_ptr<cluster::Coordinator> coordinator);
+
+  void forward(const network& net) override;
+  void backward(const network& net) override;
+  void update(const update_args& arguments) override;
+  base::Status parameters_changed() override;
+
+  base::Status try_forward(const network& net);
+  void bind(const network& net);
+
+  network* const net_;
+  const LayerRange range_;
+  graph::Graph graph_;
+  const Purpose purpose_;
+  int width_, height_;  // of the input that graph_ is for
+  std::unique_ptr<cluster::Coordinator> coordinator_;
+  WrappedLayers wrapped_;
+  bool settled_ = false;
+};
+
+}  // namespace tessera::distributed

@@ -1,0 +1,216 @@
+// Networks without a [distributed] section on our kernels, in training and inference, against stock Darknet.
+#include <doctest/doctest.h>
+#include <fmt/format.h>
+
+#include <cmath>
+
+#include "plugins/distributed/distributed_engine.hpp"
+#include "tests/equivalence/twins.hpp"
+#include "tests/support/seed.hpp"
+
+using namespace tessera;
+using testing::Rng;
+
+namespace {
+
+constexpr double kOutputTolerance = 1e-5, kWeightTolerance = 1e-3, kLossTolerance = 1e-3;
+constexpr int kCasesPerFamily = 8;
+constexpr const char* kBackends[] = {"auto", "reference", "blas"};
+
+darknet::EngineOptions options_with(const char* backend) {
+  darknet::EngineOptions options;
+  options.backend = backend;
+  return options;
+}
+
+// The same network twice, with the same weights.
+struct Pair {
+  Pair(const std::string& cfg, Rng& rng) : stock(testing::parse_stock_network(cfg)), ours(testing::parse_stock_network(cfg)) {
+    testing::give_region_a_backward(*stock);
+    testing::give_region_a_backward(*ours);
+    testing::randomize_weights(*stock, rng);
+    testing::copy_weights(*stock, *ours);
+    for (int i = 0; i < stock->n; ++i)
+      if (const layer& l = stock->layers[i]; l.type == CONNECTED) std::copy_n(l.weights, l.inputs * l.outputs, ours->layers[i].weights);
+  }
+  testing::StockNetwork stock, ours;
+};
+
+// Rows for one batch; the images are random, the truths as randomize_batch() makes them.
+class Batch {
+ public:
+  Batch(network& net, Rng& rng) {
+    const int rows = net.batch * net.subdivisions;
+    for (int row = 0; row < rows; row += net.batch) {
+      testing::randomize_batch(net, rng);
+      inputs_.insert(inputs_.end(), net.input, net.input + net.batch * net.inputs);
+      truths_.insert(truths_.end(), net.truth, net.truth + net.batch * net.truths);
+    }
+    for (int row = 0; row < rows; ++row) {
+      input_rows_.push_back(inputs_.data() + row * net.inputs);
+      truth_rows_.push_back(truths_.data() + row * net.truths);
+    }
+    batch_.X = {rows, net.inputs, input_rows_.data()};
+    batch_.y = {rows, net.truths, truth_rows_.data()};
+  }
+  const data& rows() const { return batch_; }
+
+ private:
+  std::vector<float> inputs_, truths_;
+  std::vector<float*> input_rows_, truth_rows_;
+  data batch_{};
+};
+
+double weight_error(const network& a, const network& b) {
+  double worst = 0;
+  const auto note = [&](const float* x, const float* y, int count) {
+    const double error = testing::relative_error(x, y, static_cast<std::size_t>(count), 1e-6);
+    if (!(error <= worst)) worst = error;
+  };
+  for (int i = 0; i < a.n; ++i) {
+    const layer &x = a.layers[i], &y = b.layers[i];
+    if (y.type != CONVOLUTIONAL) continue;
+    note(x.weights, y.weights, y.nweights);
+    note(x.biases, y.biases, y.n);
+    if (!y.batch_normalize) continue;
+    note(x.scales, y.scales, y.n);
+    note(x.rolling_mean, y.rolling_mean, y.n);
+    note(x.rolling_variance, y.rolling_variance, y.n);
+  }
+  return worst;
+}
+
+// Layers whose own output buffer is gone: those that run on our kernels.
+int wrapped_layers(const network& net) {
+  int count = 0;
+  for (int i = 0; i < net.n; ++i) count += net.layers[i].output == nullptr;
+  return count;
+}
+
+}  // namespace
+
+TEST_CASE("inference of every family on our kernels gives stock Darknet's outputs") {
+  for (const auto family : testing::all_families())
+    for (int i = 0; i < kCasesPerFamily; ++i) {
+      const auto seed = testing::seed() + 100 * static_cast<std::uint64_t>(family) + static_cast<std::uint64_t>(i);
+      Rng rng(seed);
+      testing::NetworkOptions options;
+      options.batch = 1;
+      const std::string cfg = testing::random_network(rng, family, options);
+      const char* const backend = kBackends[i % 3];
+      CAPTURE(seed);
+      CAPTURE(cfg);
+      CAPTURE(backend);
+      const testing::Quiet quiet;
+      const Pair pair(cfg, rng);
+      {
+        auto inference = distributed::attach_inference(pair.ours.get(), {}, options_with(backend));
+        REQUIRE(inference);
+        REQUIRE(*inference != nullptr);
+        CHECK(wrapped_layers(*pair.ours) > 0);
+        for (int image = 0; image < 2; ++image) {
+          testing::randomize_batch(*pair.stock, rng);
+          const float* wanted = stock_network_predict(pair.stock.get(), pair.stock->input);
+          const float* got = network_predict(pair.ours.get(), pair.stock->input);
+          REQUIRE(testing::relative_error(got, wanted, static_cast<std::size_t>(pair.stock->outputs)) <= kOutputTolerance);
+          for (int k = 0; k < pair.stock->n; ++k) {
+            const layer &a = pair.ours->layers[k], &b = pair.stock->layers[k];
+            if (!a.output) continue;
+            CAPTURE(k);
+            REQUIRE(testing::relative_error(a.output, b.output, static_cast<std::size_t>(b.outputs)) <= kOutputTolerance);
+          }
+        }
+      }
+      // Detached, it is stock Darknet's network again.
+      CHECK(wrapped_layers(*pair.ours) == 0);
+      const float* wanted = stock_network_predict(pair.stock.get(), pair.stock->input);
+      const float* got = stock_network_predict(pair.ours.get(), pair.stock->input);
+      CHECK(std::equal(wanted, wanted + pair.stock->outputs, got));
+    }
+}
+
+TEST_CASE("training of every family without [distributed] gives stock Darknet's losses and weights") {
+  for (const auto family : testing::all_families())
+    for (int i = 0; i < 3; ++i) {
+      const auto seed = testing::seed() + 5000 + 100 * static_cast<std::uint64_t>(family) + static_cast<std::uint64_t>(i);
+      Rng rng(seed);
+      testing::NetworkOptions options;
+      options.batch = rng.between(2, 3);
+      options.subdivisions = rng.between(1, 3);
+      options.may_stop_backward = rng.chance(0.3);
+      options.training = "learning_rate=0.0005\nmomentum=0.9\ndecay=0.0005\nburn_in=3\npolicy=steps\nsteps=5\nscales=.1\nmax_batches=10\n";
+      const std::string cfg = testing::random_network(rng, family, options);
+      CAPTURE(seed);
+      CAPTURE(cfg);
+      const testing::Quiet quiet;
+      const Pair pair(cfg, rng);
+      auto engine = distributed::attach_engine(pair.ours.get(), {}, options_with(kBackends[i % 3]));
+      REQUIRE(engine);
+      REQUIRE(*engine != nullptr);
+      CHECK(wrapped_layers(*pair.ours) > 0);
+      for (int iteration = 0; iteration < 8; ++iteration) {
+        CAPTURE(iteration);
+        const Batch batch(*pair.stock, rng);
+        const float wanted = stock_train_network(pair.stock.get(), batch.rows());
+        const auto got = (*engine)->train_batch(pair.ours.get(), batch.rows());
+        REQUIRE(got);
+        REQUIRE(std::fabs(*got - wanted) <= kLossTolerance * std::fabs(wanted));
+        REQUIRE(*pair.ours->seen == *pair.stock->seen);
+      }
+      CHECK(weight_error(*pair.ours, *pair.stock) <= kWeightTolerance);
+      // Testing in between, as the training loop does.
+      const int before = pair.stock->batch;
+      for (network* net : {pair.stock.get(), pair.ours.get()}) stock_set_batch_network(net, 1);
+      testing::randomize_batch(*pair.stock, rng);
+      const float* wanted = stock_network_predict(pair.stock.get(), pair.stock->input);
+      const float* got = network_predict(pair.ours.get(), pair.stock->input);
+      CHECK(testing::relative_error(got, wanted, static_cast<std::size_t>(pair.stock->outputs)) <= kWeightTolerance);
+      for (network* net : {pair.stock.get(), pair.ours.get()}) stock_set_batch_network(net, before);
+      REQUIRE((*engine)->detach(pair.ours.get()));
+      CHECK(wrapped_layers(*pair.ours) == 0);
+    }
+}
+
+TEST_CASE("layers that cannot be wrapped stay on upstream's code, the others around them do not") {
+  const std::string head = "[net]\nbatch=2\nheight=12\nwidth=12\nchannels=3\nlearning_rate=0.001\nmomentum=0.9\ndecay=0.0005\nmax_batches=9\n";
+  const auto convolution = [](int filters, int size, int stride, int more) {
+    return fmt::format("[convolutional]\nfilters={}\nsize={}\nstride={}\npad={}\nbatch_normalize={}\nactivation={}\n", filters, size, stride, size > 1,
+                       more > 0, more > 0 ? "leaky" : "linear");
+  };
+  // A grouped convolution, a 1x1 convolution with stride 2 and a fully connected layer between the others.
+  const std::string mixed = head + convolution(4, 3, 1, 1) + convolution(6, 3, 1, 1) + "[convolutional]\nfilters=4\nsize=3\nstride=1\npad=1\ngroups=2\nactivation=leaky\n" +
+                            convolution(8, 3, 1, 1) + convolution(4, 1, 2, 0) + convolution(5, 3, 1, 1) +
+                            "[dropout]\nprobability=.0\n[connected]\noutput=3\nactivation=linear\n[softmax]\n";
+  const testing::Quiet quiet;
+  Rng rng(testing::seed());
+  const Pair pair(mixed, rng);
+  const auto ranges = distributed::equivalent_ranges(*pair.ours, {}, distributed::Purpose::kTraining);
+  REQUIRE(ranges.size() == 3);
+  CHECK((ranges[0].begin == 0 && ranges[0].end == 2));
+  CHECK((ranges[1].begin == 3 && ranges[1].end == 4));
+  CHECK((ranges[2].begin == 5 && ranges[2].end == 6));
+  const auto without = distributed::equivalent_ranges(*pair.ours, {0, 2}, distributed::Purpose::kTraining);
+  CHECK(without.size() == 2);
+  auto engine = distributed::attach_engine(pair.ours.get(), {}, options_with("blas"));
+  REQUIRE(engine);
+  REQUIRE(*engine != nullptr);
+  for (int iteration = 0; iteration < 5; ++iteration) {
+    const Batch batch(*pair.stock, rng);
+    const float wanted = stock_train_network(pair.stock.get(), batch.rows());
+    const auto got = (*engine)->train_batch(pair.ours.get(), batch.rows());
+    REQUIRE(got);
+    CHECK(std::fabs(*got - wanted) <= kLossTolerance * std::fabs(wanted));
+  }
+  CHECK(weight_error(*pair.ours, *pair.stock) <= kWeightTolerance);
+  CHECK(testing::relative_error(pair.ours->layers[7].weights, pair.stock->layers[7].weights,
+                                static_cast<std::size_t>(pair.stock->layers[7].inputs * pair.stock->layers[7].outputs)) <= kWeightTolerance);
+
+  // Nothing to wrap: no engine, and no error.
+  const Pair flat(head + "[connected]\noutput=3\nactivation=linear\n[softmax]\n", rng);
+  const auto none = distributed::attach_engine(flat.ours.get(), {}, options_with("auto"));
+  REQUIRE(none);
+  CHECK(*none == nullptr);
+  const auto adam = testing::parse_stock_network(head + "adam=1\n" + convolution(4, 3, 1, 1) + "[avgpool]\n[softmax]\n");
+  CHECK(distributed::equivalent_ranges(*adam, {}, distributed::Purpose::kTraining).empty());
+  CHECK(distributed::equivalent_ranges(*adam, {}, distributed::Purpose::kInference).size() == 1);
+}
