@@ -62,12 +62,22 @@ base::Result<data> BatchLoader::take() {
   taken_ = std::move(jobs_.front());
   jobs_.pop_front();
   if (!taken_->status) return tl::unexpected(taken_->status.error());
+  return rows_of(*taken_);
+}
+
+std::optional<data> BatchLoader::peek() {
+  const std::lock_guard lock(mutex_);
+  if (jobs_.empty() || jobs_.front()->open_rows > 0 || !jobs_.front()->status) return std::nullopt;
+  return rows_of(*jobs_.front());
+}
+
+data BatchLoader::rows_of(Job& job) {
   data batch{};
   batch.shallow = 1;
-  batch.w = taken_->shape.width;
-  batch.h = taken_->shape.height;
-  batch.X = {taken_->shape.rows, static_cast<int>(taken_->shape.input_columns()), taken_->input_rows.data()};
-  batch.y = {taken_->shape.rows, taken_->shape.truth_columns, taken_->truth_rows.data()};
+  batch.w = job.shape.width;
+  batch.h = job.shape.height;
+  batch.X = {job.shape.rows, static_cast<int>(job.shape.input_columns()), job.input_rows.data()};
+  batch.y = {job.shape.rows, job.shape.truth_columns, job.truth_rows.data()};
   return batch;
 }
 

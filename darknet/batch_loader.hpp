@@ -10,6 +10,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <vector>
 
@@ -45,6 +46,9 @@ class BatchLoader {
   // Waits for the oldest requested batch. The rows stay valid until the next take().
   [[nodiscard]] base::Result<data> take();
 
+  // What the next take() will return, when it is complete by now.
+  std::optional<data> peek();
+
   // Spent in take() so far, waiting for pictures.
   double waiting_seconds() const { return waiting_seconds_; }
 
@@ -59,6 +63,7 @@ class BatchLoader {
     int next_row = 0, open_rows = 0;
     base::Status status;
   };
+  static data rows_of(Job& job);
 
   void work();
   void reserve_inputs(Job& job, std::size_t size);

@@ -26,7 +26,7 @@ std::uint64_t status_bytes(const std::string& key) {
 // Upstream's own code, on this machine alone.
 class StockEngine : public Engine {
  public:
-  base::Result<float> train_batch(network* net, const data& batch) override {
+  base::Result<float> train_batch(network* net, const data& batch, const NextBatch&) override {
     const base::TimePoint start = base::Clock::now();
     const float loss = train_network(net, batch);
     busy_seconds_ += base::seconds_between(start, base::Clock::now());

@@ -5,8 +5,10 @@
 #include <ctime>
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -59,8 +61,11 @@ class Engine {
 
   // All subdivisions forward and backward and the update, net->seen advanced by the whole batch. `batch` holds
   // net->batch * net->subdivisions rows of the network's current input size. Returns the mean loss per image,
-  // as train_network() does. What can be recovered (a lost worker) is recovered inside.
-  [[nodiscard]] virtual base::Result<float> train_batch(network* net, const data& batch) = 0;
+  // as train_network() does. What can be recovered (a lost worker) is recovered inside. `next`: the batch that will be
+  // trained after this one, if it is known when it is asked for; its pictures may travel to workers already. Rows are known
+  // by their addresses, and must stay as they are until they are trained.
+  using NextBatch = std::function<std::optional<data>()>;
+  [[nodiscard]] virtual base::Result<float> train_batch(network* net, const data& batch, const NextBatch& next) = 0;
 
   // One entry per device, the coordinator first; counters cover the time since the previous call.
   virtual std::vector<observe::DeviceReport> device_reports() = 0;

@@ -176,7 +176,7 @@ base::Result<bool> TrainingLoop::step() {
   TESSERA_TRY(resize_to(batch.w, batch.h));
 
   std::srand(static_cast<unsigned>(options_.seed + before));  // dropout: the same after a resume
-  TESSERA_ASSIGN(const float loss, engine_.train_batch(net_, batch));
+  TESSERA_ASSIGN(const float loss, engine_.train_batch(net_, batch, [this] { return loader_->peek(); }));
   const std::uint64_t iteration = get_current_batch(net_);
   if (!std::isfinite(loss)) {
     fmt::print(stderr, "{}error: {}\n", ::isatty(STDERR_FILENO) ? "\r\033[K" : "", diverged(iteration, loss));

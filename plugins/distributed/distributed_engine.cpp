@@ -30,14 +30,14 @@ class RangesEngine : public darknet::Engine {
  public:
   RangesEngine(Sessions sessions, std::unique_ptr<cluster::LocalWorkers> local) : local_(std::move(local)), sessions_(std::move(sessions)) {}
 
-  Result<float> train_batch(network* net, const data& batch) override {
+  Result<float> train_batch(network* net, const data& batch, const NextBatch& next) override {
     const int workers = first().coordinator().workers_left();
     std::optional<UnwrappedState> before;  // without workers nothing can be lost
     if (workers > 0) before.emplace(*net, first().range());
     // Each loss of a worker costs one attempt, a connection in trouble maybe one more.
     for (int attempts = 3 * (workers + 1);; --attempts) {
       try {
-        return run_batch(net, batch);
+        return run_batch(net, batch, next);
       } catch (PassFailed& failed) {
         if (!before || !recoverable(failed.error) || attempts == 0) return tl::unexpected(failed.error);
         before->restore(net);
@@ -62,14 +62,16 @@ class RangesEngine : public darknet::Engine {
   RangeSession& first() { return *sessions_.front(); }
 
   // As Darknet's train_network(), with the point in between at which nothing can fail any more.
-  float run_batch(network* net, const data& batch) {
+  float run_batch(network* net, const data& batch, const NextBatch& next) {
     float sum = 0;
     const int passes = batch.X.rows / net->batch;
     for (int i = 0; i < passes; ++i) {
       get_next_batch(batch, net->batch, i * net->batch, net->input, net->truth);
+      first().begin_pass(batch.X.vals[i * net->batch]);
       *net->seen += static_cast<std::size_t>(net->batch);
       net->train = 1;
       forward_network(net);
+      send_ahead(batch, (i + 1) * net->batch, next);
       backward_network(net);
       sum += *net->cost;
       if ((*net->seen / static_cast<std::size_t>(net->batch)) % static_cast<std::size_t>(net->subdivisions) == 0) {
@@ -79,6 +81,13 @@ class RangesEngine : public darknet::Engine {
       }
     }
     return sum / static_cast<float>(passes * net->batch);
+  }
+
+  // The pictures of the next pass travel while this one is back-propagated.
+  void send_ahead(const data& batch, int row, const NextBatch& next) {
+    if (!first().may_send_ahead()) return;
+    if (row < batch.X.rows) return first().send_ahead(batch, row);
+    if (const auto upcoming = next ? next() : std::nullopt) first().send_ahead(*upcoming, 0);
   }
 
   std::unique_ptr<cluster::LocalWorkers> local_;

@@ -1,5 +1,7 @@
 #include "plugins/distributed/range_session.hpp"
 
+#include <algorithm>
+
 namespace tessera::distributed {
 
 using base::ErrorCode;
@@ -62,10 +64,23 @@ Status RangeSession::try_forward(const network& net) {
   return coordinator_->forward();
 }
 
-void RangeSession::backward(const network& net) {
-  const bool last = (*net.seen / static_cast<std::size_t>(net.batch)) % static_cast<std::size_t>(net.subdivisions) == 0;
-  require(coordinator_->backward(last));
+void RangeSession::begin_pass(const float* first_row) {
+  if (sent_ahead_ != first_row) coordinator_->ignore_sent_inputs();
+  sent_ahead_ = nullptr;
 }
+
+void RangeSession::send_ahead(const data& batch, int row) {
+  if (batch.w != net_->w || batch.h != net_->h || row + net_->batch > batch.X.rows) return;
+  for (int i = 0; i < net_->batch; ++i) std::copy_n(batch.X.vals[row + i], net_->inputs, net_->input + static_cast<std::ptrdiff_t>(i) * net_->inputs);
+  require(coordinator_->send_next_inputs(last_pass(*net_)));
+  sent_ahead_ = batch.X.vals[row];
+}
+
+bool RangeSession::last_pass(const network& net) const {
+  return (*net.seen / static_cast<std::size_t>(net.batch)) % static_cast<std::size_t>(net.subdivisions) == 0;
+}
+
+void RangeSession::backward(const network& net) { require(coordinator_->backward(last_pass(net))); }
 
 Status RangeSession::settle() {
   TESSERA_TRY(coordinator_->settle());
@@ -75,6 +90,7 @@ Status RangeSession::settle() {
 
 Status RangeSession::recover() {
   settled_ = false;
+  sent_ahead_ = nullptr;
   return coordinator_->recover();
 }
 

@@ -26,6 +26,13 @@ class RangeSession : private WrappedRange {
   // Makes the programs for the network's current size and batch, so that a plan that does not fit is refused early.
   [[nodiscard]] base::Status prepare();
 
+  // To be called before every forward pass in training, with the first of the rows that net->input holds for it.
+  void begin_pass(const float* first_row);
+  // Between a training pass's forward and its back-propagation: the pictures of the next pass, rows from `row` on, go into
+  // net->input and to the workers, where the range begins with the network and nothing is computed here.
+  bool may_send_ahead() const { return range_.begin == 0 && coordinator_->may_send_ahead(); }
+  void send_ahead(const data& batch, int row);
+
   // Waits until the gradients are summed everywhere; the update that follows applies them and cannot fail.
   [[nodiscard]] base::Status settle();
   // After an error: back to the last update, over the devices that remain.
@@ -38,6 +45,7 @@ class RangeSession : private WrappedRange {
  private:
   RangeSession(network* net, LayerRange range, graph::Graph graph, Purpose purpose, std::unique_ptr<cluster::Coordinator> coordinator);
 
+  bool last_pass(const network& net) const;
   void forward(const network& net) override;
   void backward(const network& net) override;
   void update(const update_args& arguments) override;
@@ -54,6 +62,7 @@ class RangeSession : private WrappedRange {
   std::unique_ptr<cluster::Coordinator> coordinator_;
   WrappedLayers wrapped_;
   bool settled_ = false;
+  const float* sent_ahead_ = nullptr;  // the first row of what is on its way
 };
 
 }  // namespace tessera::distributed

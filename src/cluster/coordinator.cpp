@@ -338,6 +338,10 @@ Status Coordinator::send_next_inputs(bool last) {
   return {};
 }
 
+void Coordinator::ignore_sent_inputs() {
+  if (sent_ahead_) sent_ahead_->key = -1;
+}
+
 Status Coordinator::settle() {
   for (Worker* worker : members()) {
     const auto summed = worker->link->await("summed", Deadline::after(kAnswerPatience));

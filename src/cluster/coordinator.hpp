@@ -55,6 +55,8 @@ class Coordinator {
   // nothing and so does not need the current inputs any more.
   bool may_send_ahead() const;
   [[nodiscard]] base::Status send_next_inputs(bool last);
+  // The next forward pass has other inputs than were sent.
+  void ignore_sent_inputs();
   // `last` of a batch: the gradients are summed meanwhile.
   [[nodiscard]] base::Status backward(bool last) { return run(last ? "last_backward" : "backward"); }
   // Waits until they are summed everywhere: from here on the batch can be finished whatever happens.

@@ -152,7 +152,7 @@ TEST_CASE("training of every family without [distributed] gives stock Darknet's 
         CAPTURE(iteration);
         const Batch batch(*pair.stock, rng);
         const float wanted = stock_train_network(pair.stock.get(), batch.rows());
-        const auto got = (*engine)->train_batch(pair.ours.get(), batch.rows());
+        const auto got = (*engine)->train_batch(pair.ours.get(), batch.rows(), {});
         REQUIRE(got);
         REQUIRE(std::fabs(*got - wanted) <= kLossTolerance * std::fabs(wanted));
         REQUIRE(*pair.ours->seen == *pair.stock->seen);
@@ -197,7 +197,7 @@ TEST_CASE("layers that cannot be wrapped stay on upstream's code, the others aro
   for (int iteration = 0; iteration < 5; ++iteration) {
     const Batch batch(*pair.stock, rng);
     const float wanted = stock_train_network(pair.stock.get(), batch.rows());
-    const auto got = (*engine)->train_batch(pair.ours.get(), batch.rows());
+    const auto got = (*engine)->train_batch(pair.ours.get(), batch.rows(), {});
     REQUIRE(got);
     CHECK(std::fabs(*got - wanted) <= kLossTolerance * std::fabs(wanted));
   }
