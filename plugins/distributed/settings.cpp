@@ -85,10 +85,11 @@ base::Status read_groups(const Entry& entry, const char* which, Groups& groups) 
   return {};
 }
 
-base::Status read_wire(const Entry& entry) {
-  if (entry.value == "fp32") return {};
-  if (entry.value == "fp16") return entry.fail("half precision on the wire is not supported yet; write fp32");
-  return entry.fail("no number format; write fp32");
+base::Status read_wire(const Entry& entry, Settings& settings) {
+  if (entry.value != "fp32" && entry.value != "fp16")
+    return entry.fail("no number format; write fp32, or fp16, which halves messages and rounds what they carry");
+  settings.wire = entry.value == "fp16" ? plan::WireType::kFloat16 : plan::WireType::kFloat32;
+  return {};
 }
 
 base::Status read_recompute(const Entry& entry, plan::LayoutRequest::Recompute& recompute) {
@@ -124,7 +125,7 @@ std::map<std::string, Reader> readers(const std::string& file) {
       {"forward_groups", [](const Entry& e, Settings& s) { return read_groups(e, "first", s.forward_groups); }},
       {"backward_groups", [](const Entry& e, Settings& s) { return read_groups(e, "last", s.backward_groups); }},
       {"memory_mb", [](const Entry& e, Settings& s) { return read_count(e, 0, "write a limit in MB, or 0 for none", s.memory_mb); }},
-      {"wire", [](const Entry& e, Settings&) { return read_wire(e); }},
+      {"wire", [](const Entry& e, Settings& s) { return read_wire(e, s); }},
       {"recompute", [](const Entry& e, Settings& s) { return read_recompute(e, s.recompute); }},
       {"threads", [](const Entry& e, Settings& s) {
          return e.value == "auto" ? base::Status() : read_count(e, 0, "write threads per device, or 0 for all cores", s.threads); }},

@@ -6,6 +6,7 @@
 
 #include "base/check.hpp"
 #include "kernels/elementwise.hpp"
+#include "kernels/half.hpp"
 #include "kernels/pool.hpp"
 #include "program/work.hpp"
 
@@ -347,34 +348,45 @@ base::Status Executor::transfer(const Step& step, Mailbox& mailbox) {
   }
 }
 
+// What a kSend or kReceive step moves.
+Piece Executor::piece(const Step& step) const {
+  if (program_->buffers[at(step.a)].slot == Slot::kWinners) return {step.transfer, wire::ElementType::kUint8, step.box};
+  if (!program::is_half(*program_, step)) return {step.transfer, wire::ElementType::kFloat32, step.box};
+  const auto halves = static_cast<geometry::Index>(kernels::half_message_bytes(step.box) / 2);
+  return {step.transfer, wire::ElementType::kFloat16, {{0, 1}, {0, 1}, {0, 1}, {0, halves}}};
+}
+
 base::Status Executor::send(const Step& step, Mailbox& mailbox, std::uint64_t ahead) {
-  const bool bytes = program_->buffers[at(step.a)].slot == Slot::kWinners;
-  Frame frame = mailbox.allocate(static_cast<std::size_t>(step.box.elements()) * (bytes ? 1 : sizeof(float)));
-  if (bytes) {
+  const Piece piece = this->piece(step);
+  Frame frame = mailbox.allocate(static_cast<std::size_t>(piece.box.elements()) * wire::element_bytes(piece.type));
+  if (piece.type == wire::ElementType::kUint8) {
     const auto source = winners(step.a);
     std::byte* to = frame.data();
     for_each_row(step.box, [&](auto n, auto c, auto y) {
       std::memcpy(to, &source.at(n, c, y, step.box.x.begin), at(static_cast<int>(step.box.x.size())));
       to += step.box.x.size();
     });
+  } else if (piece.type == wire::ElementType::kFloat16) {
+    kernels::pack_half(view(step.a), step.box, frame.bytes(), pool_);
   } else {
     kernels::pack(view(step.a), step.box, frame.bytes(), pool_);
   }
-  const auto type = bytes ? wire::ElementType::kUint8 : wire::ElementType::kFloat32;
-  return mailbox.send(step.peer, Lane::kBulk, {step.transfer, type, step.box}, std::move(frame), ahead);
+  return mailbox.send(step.peer, Lane::kBulk, piece, std::move(frame), ahead);
 }
 
 base::Status Executor::receive(const Step& step, Mailbox& mailbox) {
-  const bool bytes = program_->buffers[at(step.a)].slot == Slot::kWinners;
-  const auto type = bytes ? wire::ElementType::kUint8 : wire::ElementType::kFloat32;
-  TESSERA_ASSIGN(const Frame frame, mailbox.receive(step.peer, {step.transfer, type, step.box}));
-  if (bytes) {
+  const Piece piece = this->piece(step);
+  TESSERA_ASSIGN(const Frame frame, mailbox.receive(step.peer, piece));
+  if (piece.type == wire::ElementType::kUint8) {
     const auto target = winners(step.a);
     const std::byte* from = frame.data();
     for_each_row(step.box, [&](auto n, auto c, auto y) {
       std::memcpy(&target.at(n, c, y, step.box.x.begin), from, at(static_cast<int>(step.box.x.size())));
       from += step.box.x.size();
     });
+  } else if (piece.type == wire::ElementType::kFloat16) {
+    if (!kernels::unpack_half(frame.bytes(), view(step.a), step.box, step.accumulate, pool_))
+      return base::error(ErrorCode::kProtocol, "participant {} sent transfer {} with an impossible exponent", step.peer, step.transfer);
   } else if (step.accumulate) {
     kernels::unpack_add(frame.bytes(), view(step.a), step.box, pool_);
   } else {

@@ -97,6 +97,7 @@ class Executor {
   geometry::FloatView view(int buffer) const;
   geometry::View<std::uint8_t> winners(int buffer) const;
   bool sends_input(const program::Step& step) const;
+  Piece piece(const program::Step& step) const;
   base::Status send(const program::Step& step, Mailbox& mailbox, std::uint64_t ahead = 0);
   base::Status receive(const program::Step& step, Mailbox& mailbox);
   // This participant's part of a layer's statistics as a message, and a peer's into its place.

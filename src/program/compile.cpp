@@ -38,7 +38,10 @@ class Compiler {
   ProgramSet compile() {
     forward();
     if (mode_ == Mode::kTrain) backward();
-    for (Program& program : set_.programs) plan_memory(program);
+    for (Program& program : set_.programs) {
+      program.wire = plan_.wire;
+      plan_memory(program);
+    }
     return std::move(set_);
   }
 

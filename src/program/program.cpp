@@ -53,6 +53,7 @@ std::uint64_t fingerprint(const ProgramSet& set) {
   Fnv fnv;
   fnv.add(static_cast<std::uint64_t>(set.mode));
   for (const Program& program : set.programs) {
+    fnv.add(static_cast<std::uint64_t>(program.wire));
     for (const Buffer& b : program.buffers) {
       fnv.add(static_cast<std::uint64_t>(b.node));
       fnv.add(static_cast<std::uint64_t>(b.slot));

@@ -118,6 +118,7 @@ struct Program {
   std::vector<Step> forward;
   std::vector<Step> backward;  // empty in test mode
   std::size_t arena_bytes = 0;
+  plan::WireType wire = plan::WireType::kFloat32;  // of the floats that kSend and kReceive move
 };
 
 // The programs of all participants for one (graph, plan, mode).

@@ -8,7 +8,7 @@ using graph::Graph;
 
 namespace {
 
-constexpr std::uint64_t kFloat = sizeof(float);
+constexpr std::uint64_t kFloat = sizeof(float), kHalf = 2;
 // Doubles per channel in the messages of batch norm: count, mean and squares; Σδ and Σδ(x − mean).
 constexpr std::uint64_t kMomentFields = 3, kSumFields = 2;
 
@@ -67,8 +67,14 @@ bool is_receive(Op op) {
   return op == Op::kReceive || op == Op::kReceiveMoments || op == Op::kReceiveSums || op == Op::kReceiveGradient || op == Op::kReceiveSummed;
 }
 
+bool is_half(const Program& program, const Step& step) {
+  if (step.op != Op::kSend && step.op != Op::kReceive) return false;
+  return program.wire == plan::WireType::kFloat16 && program.buffers[static_cast<std::size_t>(step.a)].slot != Slot::kWinners;
+}
+
 std::uint64_t message_bytes(const Graph& graph, const Program& program, const Step& step) {
   if (!is_send(step.op) && !is_receive(step.op)) return 0;
+  if (is_half(program, step)) return (1 + cells(step.box)) * kHalf;  // and the exponent
   if (step.op == Op::kSend || step.op == Op::kReceive)
     return cells(step.box) * element_bytes(program.buffers[static_cast<std::size_t>(step.a)].slot);
   if (sums_gradients(step.op)) return cells(step.box) * kFloat;

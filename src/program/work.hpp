@@ -14,6 +14,9 @@ struct Work {
 // Of one step of a participant of a set of `participants`. A send packs its message, a receive unpacks it.
 Work work(const graph::Graph& graph, const Program& program, const Step& step, int participants);
 
+// Whether a kSend or kReceive step moves floats in half precision (kernels/half.hpp says how).
+bool is_half(const Program& program, const Step& step);
+
 bool is_send(Op op);
 bool is_receive(Op op);
 

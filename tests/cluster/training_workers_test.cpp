@@ -61,6 +61,23 @@ TEST_CASE("two runs of one plan give bit-identical weights files") {
   }
 }
 
+TEST_CASE("wire=fp16 is announced, sends less, and ends near the exact weights") {
+  const TrainingFolder folder;
+  const std::string exact = train(folder, "exact", with_workers(2, {"grid=2x1"}));
+  TrainingRun run(folder, "half", with_workers(2, {"grid=2x1", "wire=fp16"}));
+  const std::string rounded = run.finish();
+  CHECK(run.has_line("wire=fp16: activations and deltas travel in half precision, results are approximate"));
+  CHECK(seen_images(rounded) == seen_images(exact));
+  const double distance = weights_distance(rounded, exact);
+  CAPTURE(distance);
+  CHECK(distance > kSameResult);
+  CHECK(distance <= 5e-2);  // measured: 1.5e-2, which is little more than one iteration moves
+  CHECK(train(folder, "again", with_workers(2, {"grid=2x1", "wire=fp16"})) == rounded);
+  TrainingRun plain(folder, "plain", with_workers(2, {"grid=2x1", "wire=fp32"}));
+  CHECK(plain.finish() == exact);
+  CHECK_FALSE(plain.has_line("approximate"));
+}
+
 TEST_CASE("grids and groups change nothing but the order of sums") {
   const TrainingFolder folder;
   const std::string alone = train(folder, "alone", with_workers(0));

@@ -152,7 +152,8 @@ TEST_CASE("recompute") {
 
 TEST_CASE("wire and backend") {
   CHECK(good("wire", "fp32").wire == plan::WireType::kFloat32);
-  check_bad("wire", "fp16", "not supported yet; write fp32");
+  CHECK(good("wire", "fp16").wire == plan::WireType::kFloat16);
+  check_bad("wire", "fp8", "no number format; write fp32");
   check_bad("wire", "int8", "write fp32");
   CHECK_FALSE(good("backend", "auto").backend.has_value());
   for (const auto backend : kernels::built_backends())
