@@ -88,7 +88,7 @@ TEST_CASE("a cache that is damaged counts as empty, and is put right") {
   const Folder folder;
   const std::string file = folder / "backends.json";
   base::ThreadPool pool(1);
-  for (const std::string content : {std::string(), std::string("{"), std::string("[1,2]"), std::string("17"), std::string("\0\xff\xfe{}", 5),
+  for (const std::string& content : {std::string(), std::string("{"), std::string("[1,2]"), std::string("17"), std::string("\0\xff\xfe{}", 5),
                                     std::string("{\"a\":5,\"b\":[]}"), std::string(2 << 20, ' ')}) {
     std::ofstream(file) << content;
     check_usable(kernels::choose_backend(kLayers, false, pool, file, kBudget));
