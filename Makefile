@@ -15,6 +15,8 @@ SANITIZE ?=
 ARCH ?= native
 V ?= 0
 TESTS ?= $(TEST_FOLDERS)
+BENCH ?= training kernels transport
+BENCH_ARGS ?=
 TEST_TIMEOUT_S ?= 1200
 
 # As many jobs as there are cores, but at most one per 700 MB of memory (a Pi 3 has 1 GB). `make -jN` overrides.
@@ -30,6 +32,7 @@ UPSTREAM := $(if $(DARKNET_SRC),$(abspath $(DARKNET_SRC)),$(TOP)/upstream)
 PROGRAM := $(BUILD)/darknet
 PROGRAMS = $(PROGRAM) $(patsubst darknet/%_main.cpp,$(BUILD)/darknet-%,$(filter %_main.cpp,$(MAIN_SOURCES)))
 STOCK_PROGRAM := $(TOP)/stock/darknet
+STOCK_O2_PROGRAM := $(TOP)/stock-O2/darknet
 
 .DEFAULT_GOAL := all
 .PHONY: all test stock bench demo examples install clean distclean help format
@@ -39,7 +42,7 @@ help:
 	  'make            install missing Debian packages, fetch upstream, build $(PROGRAM)' \
 	  'make test       build and run all tests (TESTS="unit equivalence" picks folders of tests/)' \
 	  'make demo       train and show the example in examples/shapes' \
-	  'make bench      build and run the benchmarks in tests/bench' \
+	  'make bench      build and run the benchmarks in tests/bench (BENCH="training layers" picks programs, BENCH_ARGS=--quick)' \
 	  'make stock      build upstream as it is (OpenMP, -Ofast) as $(STOCK_PROGRAM)' \
 	  'make install    put darknet and darknet-worker into $$(DESTDIR)$$(PREFIX)/bin (PREFIX=/usr/local)' \
 	  'make format     run clang-format over our sources' \
@@ -119,8 +122,9 @@ TEST_FLAGS := -O2 -DTESSERA_DARKNET='"$(abspath $(PROGRAM))"' -DTESSERA_STOCK_DA
 # Upstream keeps strict IEEE arithmetic; -fexceptions lets our exceptions pass through its frames.
 UPSTREAM_FLAGS := -std=gnu11 -O3 $(COMMON_FLAGS) -ffp-contract=off -fPIC -fexceptions -w -DOPENCV \
   -I$(UPSTREAM)/include -I$(UPSTREAM)/src -ffile-prefix-map=$(UPSTREAM)=upstream
-# As upstream's own Makefile builds it with OPENMP=1 OPENCV=1.
-STOCK_FLAGS := -std=gnu11 -Ofast -fopenmp -fPIC -pthread -w -DOPENCV -I$(UPSTREAM)/include -I$(UPSTREAM)/src
+# As upstream's own Makefile builds it with OPENMP=1 OPENCV=1, which brings -Ofast; and with -O2 instead, as distributions
+# compile what they package.
+STOCK_FLAGS := -std=gnu11 -fopenmp -fPIC -pthread -w -DOPENCV -I$(UPSTREAM)/include -I$(UPSTREAM)/src
 
 LINK_FLAGS := -pthread $(SANITIZE_FLAGS) -Wl,--as-needed
 LIBS := $(OPENCV_LIBS) $(LIBRARY_LIBS) $(BLAS_LIBS) $(ONEDNN_LIBS)
@@ -140,7 +144,9 @@ FORK_SOURCES := $(filter-out $(MAIN_SOURCES) darknet/image_opencv.cpp,$(call fin
 SUPPORT_SOURCES := $(call find_sources,tests/support)
 
 TEST_FOLDERS := $(foreach folder,unit equivalence cluster fault fuzz,$(if $(call find_sources,tests/$(folder)),$(folder)))
-BENCH_SOURCES := $(call find_sources,tests/bench)
+# One benchmark program per file; what they share is in support/.
+BENCH_SOURCES := $(filter-out $(NOT_HERE),$(sort $(wildcard tests/bench/*.cpp)))
+BENCH_SUPPORT_SOURCES := $(call find_sources,tests/bench/support)
 EXAMPLE_SOURCES := $(wildcard examples/*/*.cpp)
 
 # The examples that upstream's own program is made of.
@@ -151,7 +157,6 @@ UPSTREAM_UNITS := $(patsubst $(UPSTREAM)/%.c,%,$(sort $(wildcard $(UPSTREAM)/src
 UPSTREAM_UNITS := $(filter-out src/compare,$(UPSTREAM_UNITS))
 
 UPSTREAM_OBJECTS := $(UPSTREAM_UNITS:%=$(BUILD)/obj/upstream/%.o)
-STOCK_OBJECTS := $(UPSTREAM_UNITS:%=$(TOP)/stock/obj/%.o) $(TOP)/stock/obj/image_opencv.o
 IMAGE_OBJECT := $(BUILD)/obj/darknet/image_opencv.o
 
 LIB_TESSERA := $(BUILD)/libtessera.a
@@ -159,6 +164,7 @@ LIB_FORK := $(BUILD)/libfork.a
 LIB_DARKNET := $(BUILD)/libdarknet.a
 LIB_ORACLE := $(BUILD)/liboracle.a
 LIB_SUPPORT := $(BUILD)/tests/libsupport.a
+LIB_BENCH := $(BUILD)/bench/libbench.a
 
 # ---- Compiling -------------------------------------------------------------------------------------------------
 
@@ -171,7 +177,9 @@ $(call remember,$(BUILD)/obj/upstream_flags,$(CC) $(UPSTREAM_FLAGS))
 $(call remember,$(BUILD)/obj/link_flags,$(LINK_FLAGS) $(LIBS))
 $(call remember,$(BUILD)/obj/sources,$(TESSERA_SOURCES) $(FORK_SOURCES))
 $(call remember,$(BUILD)/obj/test_sources,$(SUPPORT_SOURCES) $(foreach folder,$(TEST_FOLDERS),$(call find_sources,tests/$(folder))))
-$(call remember,$(TOP)/stock/obj/flags,$(CC) $(STOCK_FLAGS))
+$(call remember,$(BUILD)/obj/bench_sources,$(BENCH_SUPPORT_SOURCES))
+$(call remember,$(TOP)/stock/obj/flags,$(CC) -Ofast $(STOCK_FLAGS))
+$(call remember,$(TOP)/stock-O2/obj/flags,$(CC) -O2 $(STOCK_FLAGS))
 
 # $(call run,LABEL file,command)
 run = @$(if $(filter 1,$(V)),,echo '  $1';) mkdir -p $(@D); $(if $(filter 1,$(V)),set -x;) $2
@@ -193,12 +201,19 @@ $(BUILD)/obj/upstream/examples/darknet.o: UPSTREAM_FLAGS += -Dmain=upstream_main
 $(BUILD)/obj/upstream/%.o: $(UPSTREAM)/%.c $(BUILD)/obj/upstream_flags $(FETCHED)
 	$(call run,CC      upstream/$*.c,$(CC) $(UPSTREAM_FLAGS) -MMD -MP -c $< -o $@)
 
-$(TOP)/stock/obj/%.o: $(UPSTREAM)/%.c $(TOP)/stock/obj/flags $(FETCHED)
-	$(call run,CC      stock/$*.c,$(CC) $(STOCK_FLAGS) -MMD -MP -c $< -o $@)
-$(TOP)/stock/obj/image_opencv.o: darknet/image_opencv.cpp $(TOP)/stock/obj/flags
-	$(call run,CXX     stock/image_opencv.cpp,$(CXX) -std=c++20 -O3 -DOPENCV -isystem $(UPSTREAM)/include $(OPENCV_CPPFLAGS) -MMD -MP -c $< -o $@)
+# $(call stock_program,folder of build/,optimisation)
+define stock_program
+$(TOP)/$1/obj/%.o: $(UPSTREAM)/%.c $(TOP)/$1/obj/flags $(FETCHED)
+	$$(call run,CC      $1/$$*.c,$(CC) $2 $(STOCK_FLAGS) -MMD -MP -c $$< -o $$@)
+$(TOP)/$1/obj/image_opencv.o: darknet/image_opencv.cpp $(TOP)/$1/obj/flags
+	$$(call run,CXX     $1/image_opencv.cpp,$(CXX) -std=c++20 -O3 -DOPENCV -isystem $(UPSTREAM)/include $(OPENCV_CPPFLAGS) -MMD -MP -c $$< -o $$@)
+$(TOP)/$1/darknet: $(UPSTREAM_UNITS:%=$(TOP)/$1/obj/%.o) $(TOP)/$1/obj/image_opencv.o
+	$$(call run,LINK    $$@,$(CXX) $2 -fopenmp -pthread -o $$@ $$^ $(OPENCV_LIBS) -lm)
+endef
+$(eval $(call stock_program,stock,-Ofast))
+$(eval $(call stock_program,stock-O2,-O2))
 
--include $(shell find $(BUILD)/obj $(TOP)/stock/obj -name '*.d' 2>/dev/null)
+-include $(shell find $(BUILD)/obj $(TOP)/stock/obj $(TOP)/stock-O2/obj -name '*.d' 2>/dev/null)
 
 # ---- Libraries -------------------------------------------------------------------------------------------------
 
@@ -243,8 +258,6 @@ $(PROGRAMS): $(LIB_FORK) $(LIB_TESSERA) $(LIB_DARKNET) $(BUILD)/obj/link_flags
 	$(call link)
 
 stock: $(STOCK_PROGRAM)
-$(STOCK_PROGRAM): $(STOCK_OBJECTS)
-	$(call run,LINK    $@,$(CXX) -Ofast -fopenmp -pthread -o $@ $^ $(OPENCV_LIBS) -lm)
 
 EXAMPLES := $(EXAMPLE_SOURCES:%.cpp=$(BUILD)/%)
 examples: $(EXAMPLES)
@@ -272,10 +285,14 @@ test: $(TESTS:%=$(BUILD)/tests/%) $(PROGRAMS) $(STOCK_PROGRAM) $(EXAMPLES)
 	@TESSERA_DARKNET=$(abspath $(PROGRAM)) tests/support/run_tests.sh $(TEST_TIMEOUT_S) $(TESTS:%=$(BUILD)/tests/%)
 
 BENCHES := $(BENCH_SOURCES:tests/bench/%.cpp=$(BUILD)/bench/%)
-$(call to_objects,$(BENCH_SOURCES)): | $(call packages,bench)
-$(BENCHES): $(BUILD)/bench/%: $(BUILD)/obj/tests/bench/%.o $(LIB_FORK) $(LIB_TESSERA) $(LIB_DARKNET) $(LIB_ORACLE) $(BUILD)/obj/link_flags
+BENCH_OBJECTS := $(call to_objects,$(BENCH_SOURCES) $(BENCH_SUPPORT_SOURCES))
+$(BENCH_OBJECTS): EXTRA_FLAGS += -DTESSERA_STOCK_O2_DARKNET='"$(abspath $(STOCK_O2_PROGRAM))"'
+$(BENCH_OBJECTS): | $(call packages,bench)
+$(LIB_BENCH): $(call to_objects,$(BENCH_SUPPORT_SOURCES)) $(BUILD)/obj/bench_sources
+	$(archive)
+$(BENCHES): $(BUILD)/bench/%: $(BUILD)/obj/tests/bench/%.o $(LIB_BENCH) $(LIB_FORK) $(LIB_TESSERA) $(LIB_DARKNET) $(LIB_ORACLE) $(BUILD)/obj/link_flags
 	$(call link,-lbenchmark)
-bench: $(BENCHES) $(PROGRAMS) $(STOCK_PROGRAM)
-	tests/bench/run.sh $(BENCHES)
+bench: $(BENCHES) $(PROGRAMS) $(STOCK_PROGRAM) $(STOCK_O2_PROGRAM)
+	tests/bench/run.sh $(BUILD)/bench "$(BENCH)" $(BENCH_ARGS)
 
 endif
