@@ -15,7 +15,7 @@ SANITIZE ?=
 ARCH ?= native
 V ?= 0
 TESTS ?= $(TEST_FOLDERS)
-BENCH ?= training inference kernels transport
+BENCH ?= training inference layers kernels transport
 BENCH_ARGS ?=
 TEST_TIMEOUT_S ?= 1200
 
