@@ -11,7 +11,7 @@ namespace tessera::bench {
 
 namespace fs = std::filesystem;
 
-constexpr int kQuickSize = 160;  // a multiple of 32, which all networks divide their input by
+constexpr int kQuickSize = 96;  // a multiple of 32, which all networks divide their input by
 
 BenchOptions::BenchOptions(std::string program, std::vector<std::string> default_networks)
     : networks(std::move(default_networks)),

@@ -94,7 +94,7 @@ void print_table(const NetworkReport& report) {
   for (const Variant& variant : report.variants) print_row(report, variant);
   fmt::print("\n{:<76} {:>8} {:>9} {:>5}\n", "", "measured", "bar", "met");
   for (const Comparison& c : report.comparisons)
-    fmt::print("{:<76} {:>8} {:>9} {:>5}\n", c.name, fmt::format("{:.2f}{}", c.value, c.unit),
+    fmt::print("{:<76} {:>8} {:>9} {:>5}\n", c.name, fmt::format("{:.{}f}{}", c.value, c.unit.empty() ? 3 : 2, c.unit),
                c.bar ? fmt::format("{} {:g}{}", c.at_least ? ">=" : "<=", *c.bar, c.unit) : "", answer(c));
   for (const std::string& note : report.notes) fmt::print("{}\n", note);
   std::fflush(stdout);
