@@ -333,20 +333,38 @@ class OnednnConvolution final : public Convolution {
     return by_piece;
   }
 
-  // In parallel over blocks of filters; a layout with a padded last block cannot be cut.
+  // In parallel over filters where the layout can be cut so.
   void pack_layout(const Plain& values, const dnnl::memory& packed) {
-    const Index blocks = (values.sizes[0] + kPackedFilters - 1) / kPackedFilters;
-    const Index parts = values.sizes[0] % kPackedFilters == 0 ? std::min<Index>(pool_.size(), blocks) : 1;
-    pool_.parallel_for(parts, [&](std::ptrdiff_t part, int) {
+    const auto parts = filter_parts(values, packed.get_desc());
+    pool_.parallel_for(static_cast<std::ptrdiff_t>(parts.size()), [&](std::ptrdiff_t i, int) {
       const InThisThread guard;
-      const Index begin = blocks * part / parts * kPackedFilters;
-      const Index end = std::min(values.sizes[0], blocks * (part + 1) / parts * kPackedFilters);
+      const auto& [filters, layout] = parts[static_cast<std::size_t>(i)];
       Plain some = values;
-      some.data += begin * some.strides[0];
-      some.sizes[0] = end - begin;
-      const auto layout = packed.get_desc().submemory_desc({end - begin, values.sizes[1], values.sizes[2], values.sizes[3]}, {begin, 0, 0, 0});
+      some.data += filters.begin * some.strides[0];
+      some.sizes[0] = filters.size();
       convert(in(some.desc(), some.data), in(layout, packed.get_data_handle()), false);
     });
+  }
+
+  struct FilterPart {
+    Range filters;
+    dnnl::memory::desc layout;
+  };
+
+  // Equal parts, one for each thread. Only one where the last block of the layout is padded, or its blocks are larger than
+  // the usual ones (the library chooses blocks of 48 filters for some small maps).
+  std::vector<FilterPart> filter_parts(const Plain& values, const dnnl::memory::desc& layout) const {
+    const std::vector<FilterPart> whole = {{{0, values.sizes[0]}, layout}};
+    const Index blocks = values.sizes[0] / kPackedFilters, parts = std::min<Index>(pool_.size(), blocks);
+    if (values.sizes[0] % kPackedFilters != 0 || parts < 2) return whole;
+    std::vector<FilterPart> result;
+    for (Index part = 0; part < parts; ++part) {
+      const Range filters{blocks * part / parts * kPackedFilters, blocks * (part + 1) / parts * kPackedFilters};
+      const auto some = layout.submemory_desc({filters.size(), values.sizes[1], values.sizes[2], values.sizes[3]}, {filters.begin, 0, 0, 0}, true);
+      if (some.is_zero()) return whole;
+      result.push_back({filters, some});
+    }
+    return result;
   }
 
   void gradient_piece(const Call& call, std::size_t i, const ConstFloatView& input, const ConstFloatView& delta_out, const Plain& to,

@@ -264,6 +264,25 @@ TEST_CASE("convolution: layers of real sizes") {
   }
 }
 
+// Deep layers of small images, where libraries choose other layouts than for large maps.
+TEST_CASE("convolution: many channels on small maps") {
+  for (const Backend backend : fast_backends()) {
+    unsigned seed = 0;
+    for (const int kernel : {1, 3})
+      for (const Index filters : {512, 1024})
+        for (const Index side : {1, 3, 5}) {
+          Random random(++seed);
+          Case c;
+          c.shape = {kernel == 1 ? 1024 : 128, side, side, filters, kernel, 1, kernel / 2};
+          c.batch = 2;
+          c.out = Box::whole(c.batch, c.out_shape());
+          c.in = Box::whole(c.batch, c.in_shape());
+          CAPTURE(seed);
+          check_case(backend, c, random, 2);
+        }
+  }
+}
+
 TEST_CASE("convolution: the same call gives the same bits, run after run, whatever the views") {
   for (const Backend backend : fast_backends())
     for (unsigned seed = 1; seed <= 12; ++seed) {
