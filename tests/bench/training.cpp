@@ -14,7 +14,7 @@ namespace tessera::bench {
 namespace {
 
 struct TrainingOptions : BenchOptions {
-  TrainingOptions() : BenchOptions("training", {"yolov2-tiny", "yolov2-16", "yolov2", "yolov3-tiny", "resnet18"}) {}
+  TrainingOptions() : BenchOptions("training", {"yolov2-tiny", "yolov2-16", "yolov2-tiny-64", "yolov2", "yolov3-tiny", "resnet18"}) {}
   int iterations = 3, workers = 0, repeat_others = 2;
   std::string python = "/usr/bin/python3";  // Debian's, which python3-torch is for
 };

@@ -35,7 +35,7 @@ base::Status fit_heads(darknet::CfgFile& file) {
 }  // namespace
 
 std::string Network::title() const {
-  return fmt::format("{} at {}, batch {}{}", name, size, batch,
+  return fmt::format("{} at {}, batch {}{}{}", name, size, batch, subdivisions > 1 ? fmt::format(" in {} passes", subdivisions) : "",
                      layers > 0 ? fmt::format(" (its first {} layers and a head)", layers) : "");
 }
 
@@ -44,7 +44,8 @@ const std::vector<Network>& networks() {
                                         {"yolov2", "yolov2.cfg", 0, 416, 2, 4},
                                         {"yolov2-16", "yolov2.cfg", 16, 608, 1, 6},
                                         {"yolov3-tiny", "yolov3-tiny.cfg", 0, 416, 8, 4},
-                                        {"resnet18", "resnet18.cfg", 26, 224, 8, 4}};
+                                        {"resnet18", "resnet18.cfg", 26, 224, 8, 4},
+                                        {"yolov2-tiny-64", "yolov2-tiny.cfg", 0, 416, 64, 4, 8}};
   return all;
 }
 
@@ -77,7 +78,7 @@ base::Result<darknet::CfgFile> plain_cfg(const std::string& folder, const Networ
   TESSERA_TRY(fit_heads(file));
   darknet::CfgSection& net = sections.front();
   const std::vector<std::pair<std::string, int>> numbers{{"width", network.size},     {"height", network.size},
-                                                         {"batch", network.batch},    {"subdivisions", 1},
+                                                         {"batch", network.batch},    {"subdivisions", network.subdivisions},
                                                          {"max_batches", iterations}, {"burn_in", 0}};
   for (const auto& [key, value] : numbers) set_option(net, key, fmt::to_string(value));
   set_option(net, "learning_rate", "0.0001");  // small: random weights on few pictures must not diverge

@@ -16,6 +16,7 @@ struct Network {
   int layers;             // how many are kept, with a detection head behind them; 0: all, with their own heads
   int size, batch;
   int workers;  // local workers in one variant of its training
+  int subdivisions = 1;  // more: an update every so many passes; then our own variants are compared, stock is not waited for
 
   std::string title() const;
 };

@@ -16,9 +16,11 @@ class Adder {
       : report_(report), network_(network), programs_(programs), setup_(setup) {}
 
   base::Result<Roles> run() {
-    TESSERA_TRY(add_stock());
+    const bool all = network_.subdivisions == 1;
+    if (all) TESSERA_TRY(add_stock());
     TESSERA_TRY(add_ours());
     TESSERA_TRY(add_workers());
+    if (!all) return roles_;
     TESSERA_TRY(add_torch());
     TESSERA_TRY(add_floor());
     return roles_;
