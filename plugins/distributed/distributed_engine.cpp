@@ -271,18 +271,23 @@ Result<std::unique_ptr<darknet::Engine>> attach_section(network* net, const dark
   return std::make_unique<RangesEngine>(std::move(sessions), std::move(local));
 }
 
+// Everything in this process.
+Sessions attach_here(network* net, const std::vector<Part>& parts, Purpose purpose, const Settings& settings, const darknet::EngineOptions& options) {
+  std::vector<const Part*> measured;
+  for (const Part& part : parts) measured.push_back(&part);
+  const Chosen chosen = choose_backend(settings, measured, purpose, own_threads(settings), options.backend_cache);
+  Sessions sessions;
+  start_here(net, parts, purpose, settings, chosen.backend, sessions);
+  announce_here(*net, sessions, 0, purpose, chosen.text, own_threads(settings));
+  return sessions;
+}
+
 }  // namespace
 
 Result<std::unique_ptr<darknet::Engine>> attach_engine(network* net, const darknet::DistributedSection& section, const darknet::EngineOptions& options) {
   TESSERA_ASSIGN(const Settings settings, settings_of(section, options));
   if (section.present) return attach_section(net, section, options, settings);
-  const std::vector<Part> parts = equivalent_parts(*net, {}, Purpose::kTraining);
-  std::vector<const Part*> measured;
-  for (const Part& part : parts) measured.push_back(&part);
-  const Chosen chosen = choose_backend(settings, measured, Purpose::kTraining, own_threads(settings), options.backend_cache);
-  Sessions sessions;
-  start_here(net, parts, Purpose::kTraining, settings, chosen.backend, sessions);
-  announce_here(*net, sessions, 0, Purpose::kTraining, chosen.text, own_threads(settings));
+  Sessions sessions = attach_here(net, equivalent_parts(*net, {}, Purpose::kTraining), Purpose::kTraining, settings, options);
   if (sessions.empty()) return nullptr;
   return std::make_unique<RangesEngine>(std::move(sessions), nullptr);
 }
@@ -297,12 +302,7 @@ Result<std::unique_ptr<darknet::Inference>> attach_inference(network* net, const
     if (auto part = section_part(*net, here, settings, Purpose::kInference)) parts.push_back(std::move(*part));
   const LayerRange taken = parts.empty() ? LayerRange{} : parts[0].range;
   for (Part& part : equivalent_parts(*net, taken, Purpose::kInference)) parts.push_back(std::move(part));
-  std::vector<const Part*> measured;
-  for (const Part& part : parts) measured.push_back(&part);
-  const Chosen chosen = choose_backend(settings, measured, Purpose::kInference, own_threads(settings), options.backend_cache);
-  Sessions sessions;
-  start_here(net, parts, Purpose::kInference, settings, chosen.backend, sessions);
-  announce_here(*net, sessions, 0, Purpose::kInference, chosen.text, own_threads(settings));
+  Sessions sessions = attach_here(net, parts, Purpose::kInference, settings, options);
   if (sessions.empty()) return nullptr;
   return std::make_unique<RangesInference>(std::move(sessions));
 }

@@ -34,15 +34,6 @@ base::Result<std::vector<int>> int_array(const Fields& fields, const std::string
   return values;
 }
 
-// `name` is "auto" or a backend's.
-kernels::Backend session_backend(const std::string& name, const graph::Graph& graph, int threads, const std::string& cache) {
-  if (name != "auto") return *kernels::backend_from_string(name);
-  base::ThreadPool pool(threads);
-  const auto choice = kernels::choose_backend(exec::convolution_shapes(graph), true, pool, cache);
-  spdlog::info("backend: {}", kernels::to_string(choice.backend));
-  return choice.backend;
-}
-
 std::string failed_text(const base::Error& error, int peer) {
   return wire::control_text("failed", {{"code", static_cast<int>(error.code)}, {"message", error.message}, {"peer", peer}});
 }
@@ -59,7 +50,10 @@ base::Result<std::unique_ptr<WorkerSession>> WorkerSession::open(const wire::Con
   TESSERA_ASSIGN(const nlohmann::json* graph_json, fields.object("graph"));
   TESSERA_ASSIGN(const graph::Graph graph, graph::graph_from_json(*graph_json));
   TESSERA_ASSIGN(const std::string backend_name, fields.string("backend"));
-  if (backend_name != "auto") TESSERA_TRY(kernels::backend_from_string(backend_name).map([](kernels::Backend) {}));
+  std::optional<kernels::Backend> backend;
+  if (backend_name != "auto") {
+    TESSERA_ASSIGN(backend, kernels::backend_from_string(backend_name));
+  }
   TESSERA_ASSIGN(const auto wanted_threads, fields.integer("threads", 0, 1024));
   TESSERA_ASSIGN(const std::string data_bind, fields.string("data_bind"));
   TESSERA_ASSIGN(const std::uint64_t hash, fields.hash("parameters_hash"));
@@ -78,9 +72,8 @@ base::Result<std::unique_ptr<WorkerSession>> WorkerSession::open(const wire::Con
 
   const int thread_count = threads > 0 ? threads : wanted_threads > 0 ? static_cast<int>(wanted_threads)
                                                                       : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-  const kernels::Backend backend = session_backend(backend_name, graph, thread_count, backend_cache);
   std::unique_ptr<WorkerSession> result(
-      new WorkerSession(graph, session, static_cast<int>(number), std::move(endpoint), backend, thread_count, std::move(reply)));
+      new WorkerSession(graph, session, static_cast<int>(number), std::move(endpoint), backend, backend_cache, thread_count, std::move(reply)));
   const auto& parameters = result->storage_.parameters();
   const bool has = known.hash == hash && known.bytes.size() == exec::parameter_bytes(parameters);
   if (has) {
@@ -95,10 +88,11 @@ base::Result<std::unique_ptr<WorkerSession>> WorkerSession::open(const wire::Con
 }
 
 WorkerSession::WorkerSession(graph::Graph graph, std::uint64_t session, int number, std::unique_ptr<transport::Endpoint> endpoint,
-                             kernels::Backend backend, int threads, Reply reply)
+                             std::optional<kernels::Backend> backend, std::string backend_cache, int threads, Reply reply)
     : graph_(std::move(graph)), session_(session), number_(number), reply_(std::move(reply)), endpoint_(std::move(endpoint)),
       mailbox_(*endpoint_, session, kPiecePatience), pool_(threads), storage_(graph_, exec::ParameterStorage::Holds::kReplica),
-      executor_(graph_, storage_.parameters(), backend, pool_) {
+      executor_(graph_, storage_.parameters(), backend.value_or(kernels::Backend::kReference), pool_), chooses_backend_(!backend),
+      backend_cache_(std::move(backend_cache)) {
   publish_usage();
 }
 
@@ -147,7 +141,15 @@ void WorkerSession::publish_usage() {
   usage_ = std::move(usage);
 }
 
+// In the session's thread: a slow device takes seconds for it, and beats must go on.
+void WorkerSession::choose_backend() {
+  const auto choice = kernels::choose_backend(exec::convolution_shapes(graph_), true, pool_, backend_cache_);
+  spdlog::info("backend: {}", kernels::to_string(choice.backend));
+  executor_.set_backend(choice.backend);
+}
+
 void WorkerSession::work() {
+  if (chooses_backend_) choose_backend();
   while (true) {
     Command command;
     {

@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <thread>
 
 #include "exec/executor.hpp"
@@ -56,8 +57,9 @@ class WorkerSession {
   };
 
   WorkerSession(graph::Graph graph, std::uint64_t session, int number, std::unique_ptr<transport::Endpoint> endpoint,
-                kernels::Backend backend, int threads, Reply reply);
+                std::optional<kernels::Backend> backend, std::string backend_cache, int threads, Reply reply);
 
+  void choose_backend();
   void work();
   base::Status execute(const Command& command);
   base::Status take_parameters(const Command& command);
@@ -80,6 +82,8 @@ class WorkerSession {
   base::ThreadPool pool_;
   exec::ParameterStorage storage_;
   exec::Executor executor_;
+  const bool chooses_backend_;  // by measuring; else it was told
+  const std::string backend_cache_;
   std::size_t arrived_ = 0;  // bytes of parameters
   bool complete_ = true;     // all weights are of the same update
   std::map<int, Loaded> plans_;

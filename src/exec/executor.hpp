@@ -32,6 +32,9 @@ class Executor {
   // gradients, and weights in the backend's own layout are kept.
   Executor(const graph::Graph& graph, const Parameters& parameters, kernels::Backend backend, base::ThreadPool& pool, bool inference = false);
 
+  // Before the first load().
+  void set_backend(kernels::Backend backend) { backend_ = backend; }
+
   // Makes `program` (of participant `self`, out of a set of `participants`) the current one and reserves its memory:
   // kOutOfMemory when there is not enough, kInvalidArgument when a layer cannot be computed. The graph may have other
   // sizes than before, but the same layers.
@@ -113,7 +116,7 @@ class Executor {
 
   graph::Graph graph_;
   const Parameters& parameters_;
-  const kernels::Backend backend_;
+  kernels::Backend backend_;
   const bool inference_;
   base::ThreadPool& pool_;
   kernels::Scratch scratch_;
