@@ -51,6 +51,19 @@ TEST_CASE("training with 1, 2, 3, 4 and 6 worker processes ends with the weights
   }
 }
 
+TEST_CASE("the faster backends, told or chosen by measuring, end with the reference's weights") {
+  const TrainingFolder folder;
+  TrainingCfg cfg = with_workers(0);
+  cfg.learning_rate = 0.00002;  // they add in orders that depend on the processor: smaller steps
+  const std::string reference = train(folder, "reference", cfg);
+  cfg.distributed = with_workers(3).distributed;
+  for (const char* backend : {"blas", "auto", "auto"}) {  // measured, and remembered
+    CAPTURE(backend);
+    cfg.backend = backend;
+    check_same_result(train(folder, backend, cfg), reference);
+  }
+}
+
 TEST_CASE("two runs of one plan give bit-identical weights files") {
   const TrainingFolder folder;
   for (const char* grid : {"grid=2x2", "grid=1x2x2", "grid=4x1"}) {

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "plan/group_search.hpp"
+#include "tests/equivalence/shadows.hpp"
 #include "tests/equivalence/twins.hpp"
 #include "tests/support/random_graph.hpp"
 #include "tests/support/seed.hpp"
@@ -46,25 +47,6 @@ testing::TwinCase training_case(std::uint64_t seed, testing::Family family) {
     if (auto c = testing::random_twin_case(next, family, options, rng.chance(0.3)); c.plan.participants <= 6) return c;
 }
 
-double largest_weight_error(testing::Twins& twins) {
-  double worst = 0;
-  const auto note = [&](const float* a, const float* b, int count) {
-    const double error = testing::relative_error(a, b, static_cast<std::size_t>(count));
-    if (!(error <= worst)) worst = error;
-  };
-  for (int i = 0; i < twins.stock().n; ++i) {
-    const layer &a = twins.ours().net().layers[i], &b = twins.stock().layers[i];
-    if (b.type != CONVOLUTIONAL) continue;
-    note(a.weights, b.weights, b.nweights);
-    note(a.biases, b.biases, b.n);
-    if (!b.batch_normalize) continue;
-    note(a.scales, b.scales, b.n);
-    note(a.rolling_mean, b.rolling_mean, b.n);
-    note(a.rolling_variance, b.rolling_variance, b.n);
-  }
-  return worst;
-}
-
 // Every participant's copy of everything, momentum included.
 bool replicas_are_equal(exec::Interpreter& interpreter) {
   std::vector<std::byte> first(exec::parameter_bytes(interpreter.parameters(0))), other = first;
@@ -85,9 +67,30 @@ void iteration(testing::Twins& twins, Rng& rng) {
   twins.update();
 }
 
+// One iteration of a copy of the stock network, over the pictures that `rng` will draw.
+double iteration(network& net, Rng rng) {
+  for (int s = 0; s < net.subdivisions; ++s) {
+    testing::randomize_batch(net, rng);
+    net.train = 1;
+    *net.seen += static_cast<std::size_t>(net.batch);
+    stock_forward_network(&net);
+    stock_backward_network(&net);
+  }
+  stock_update_network(&net);
+  return *net.cost;
+}
+
+// The twins' next iteration, and the copies'.
+void iteration(testing::Twins& twins, testing::Shadows& shadows, Rng& rng) {
+  const Rng same = rng;
+  iteration(twins, rng);
+  shadows.follow(twins.stock(), *twins.stock().cost, [&](network& net) { return iteration(net, same); });
+}
+
 }  // namespace
 
 TEST_CASE("20 iterations of training give stock Darknet's weights and losses, the same on every participant") {
+  int uncertain = 0, cases = 0;
   for (const auto family : testing::all_families()) {
     const auto seed = testing::seed() + 77 * static_cast<std::uint64_t>(family);
     const auto c = training_case(seed, family);
@@ -95,18 +98,21 @@ TEST_CASE("20 iterations of training give stock Darknet's weights and losses, th
     testing::Twins twins(c);
     Rng rng(seed + 3);
     const std::vector<float> before(twins.stock().layers[0].weights, twins.stock().layers[0].weights + twins.stock().layers[0].nweights);
+    testing::Shadows shadows(c.cfg, twins.stock(), seed + 4);
     for (int i = 0; i < kIterations; ++i) {
       CAPTURE(i);
-      iteration(twins, rng);
+      iteration(twins, shadows, rng);
       const float ours = *twins.ours().net().cost, stock = *twins.stock().cost;
-      REQUIRE(std::fabs(ours - stock) <= kLossTolerance * std::fabs(stock));
+      REQUIRE(std::fabs(ours - stock) <= shadows.allowed_loss_error(kLossTolerance) * std::fabs(stock));
     }
-    CHECK(largest_weight_error(twins) <= kWeightTolerance);
+    const double error = testing::weight_error(twins.ours().net(), twins.stock());
+    REQUIRE(error <= shadows.allowed_weight_error(kWeightTolerance));
+    ++cases, uncertain += error > kWeightTolerance;
     CHECK(replicas_are_equal(twins.ours().interpreter()));
     // The comparison means something: training has moved the weights much further than that.
-    if (!c.options.may_stop_backward)
-      CHECK(testing::relative_error(twins.stock().layers[0].weights, before.data(), before.size()) > 2 * kWeightTolerance);
+    if (!c.options.may_stop_backward) CHECK(testing::relative_error(twins.stock().layers[0].weights, before.data(), before.size()) > 4 * error);
   }
+  CHECK(uncertain <= testing::kMostUncertain * cases);
 }
 
 TEST_CASE("testing in the middle of training, with another batch and plan, and training on") {
@@ -115,10 +121,11 @@ TEST_CASE("testing in the middle of training, with another batch and plan, and t
     const auto c = training_case(seed, family);
     CAPTURE(describe(c));
     testing::Twins twins(c);
+    testing::Shadows shadows(c.cfg, twins.stock(), seed + 4);
     Rng rng(seed + 3);
     for (int round = 0; round < 2; ++round) {
-      iteration(twins, rng);
-      iteration(twins, rng);
+      iteration(twins, shadows, rng);
+      iteration(twins, shadows, rng);
       twins.set_batch(1);
       auto layout = testing::random_layout(rng, c.graph, 1);
       while (layout.participant_count > c.plan.participants) layout = testing::random_layout(rng, c.graph, 1);
@@ -131,12 +138,12 @@ TEST_CASE("testing in the middle of training, with another batch and plan, and t
       for (const auto& [name, difference] : twins.compare_forward()) {
         CAPTURE(name);
         // Weights have gone their own way for up to four iterations.
-        CHECK(difference.error <= 10 * difference.tolerance);
+        CHECK(difference.error <= shadows.allowed_weight_error(10 * difference.tolerance));
       }
       twins.set_batch(c.options.batch);
       twins.load(c.plan, program::Mode::kTrain);
     }
-    CHECK(largest_weight_error(twins) <= kWeightTolerance);
+    CHECK(testing::weight_error(twins.ours().net(), twins.stock()) <= shadows.allowed_weight_error(kWeightTolerance));
     CHECK(replicas_are_equal(twins.ours().interpreter()));
   }
 }

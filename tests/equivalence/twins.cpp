@@ -6,6 +6,7 @@
 #include <cmath>
 #include <stdexcept>
 
+#include "tests/equivalence/shadows.hpp"
 #include "tests/support/random_graph.hpp"
 #include "tests/support/transport_mesh.hpp"
 
@@ -15,8 +16,6 @@ namespace {
 
 constexpr double kOutputTolerance = 1e-5, kGradientTolerance = 1e-4;
 constexpr int kPerturbations = 16;
-// Rounding of one pre-activation, in units of its channel's standard deviation.
-constexpr double kPreactivationRounding = 2e-6;
 
 std::size_t size(int n) { return static_cast<std::size_t>(n); }
 
@@ -45,19 +44,6 @@ void compare_output(const layer& a, const layer& b, int index, Differences& diff
 void compare_delta(const layer& a, const layer& b, int index, Differences& differences) {
   differences[fmt::format("delta of layer {}", index)] = {relative_error(a.delta, b.delta, size(b.outputs * b.batch)), kGradientTolerance};
 }
-
-// How far stock's normalised values of a channel are off because it adds up the mean of all cells in float.
-double mean_rounding(const layer& l, int channel) {
-  const int cells = l.out_w * l.out_h;
-  double mean = 0;
-  for (int image = 0; image < l.batch; ++image)
-    for (int cell = 0; cell < cells; ++cell) mean += l.x[(image * l.n + channel) * cells + cell];
-  mean /= l.batch * cells;
-  return std::fabs(mean - l.mean[channel]) / std::sqrt(l.variance[channel] + 1e-12);
-}
-
-// The neighbouring float above or below, or the same.
-float nudge(float value, Rng& rng) { return value * (1 + 1.2e-7f * static_cast<float>(rng.between(-1, 1))); }
 
 void check(const base::Status& status) {
   if (!status) throw std::runtime_error(status.error().message);
@@ -200,16 +186,7 @@ Differences Twins::uncertainty() {
     copy_batch(*stock_, *other);
     *other->seen = *stock_->seen;
     other->train = 1;
-    for (int k = 0; k < other->inputs * other->batch; ++k) other->input[k] = nudge(other->input[k], rng);
-    for (int k = 0; k < other->n; ++k) {
-      const layer& l = other->layers[k];
-      if (l.type != CONVOLUTIONAL) continue;
-      for (int w = 0; w < l.nweights; ++w) l.weights[w] = nudge(l.weights[w], rng);
-      for (int c = 0; c < l.n && l.batch_normalize; ++c) {
-        const double most_off = 2 * mean_rounding(stock_->layers[k], c) + kPreactivationRounding;
-        l.biases[c] += std::fabs(l.scales[c]) * rng.uniform(static_cast<float>(-most_off), static_cast<float>(most_off));
-      }
-    }
+    change_last_bits(*other, *stock_, rng);
     stock_forward_network(other.get());
     stock_backward_network(other.get());
     Differences differences;
@@ -229,7 +206,7 @@ std::string mismatch(Twins& twins, int& uncertain) {
   for (const auto& [name, difference] : twins.compare()) {
     if (difference.error <= difference.tolerance) continue;
     if (stock.empty()) stock = twins.uncertainty();
-    const double allowed = 4 * stock[name].error;
+    const double allowed = kRoundingFactor * stock[name].error;
     if (!(difference.error <= allowed))
       return fmt::format("{} differs by {:.3g}, allowed {:.3g} (stock's own uncertainty {:.3g})", name, difference.error, difference.tolerance, stock[name].error);
     ++uncertain;

@@ -71,7 +71,7 @@ class Twins {
 };
 
 // What is wrong with a case after forward and backward; empty: nothing. Adds to `uncertain` the tensors whose error is
-// beyond the tolerance but not beyond four times stock's own uncertainty.
+// beyond the tolerance but not beyond kRoundingFactor times stock's own uncertainty.
 std::string mismatch(Twins& twins, int& uncertain);
 
 }  // namespace tessera::testing

@@ -2,11 +2,14 @@
 // that is skipped or that asserts nothing has failed.
 #define DOCTEST_CONFIG_IMPLEMENT
 #include <doctest/doctest.h>
+#include <ext/stdio_filebuf.h>
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
+#include <ostream>
 
 #include "tests/support/seed.hpp"
 
@@ -75,6 +78,10 @@ REGISTER_LISTENER("counting", 1, CountingListener);
 
 int main(int argc, char** argv) {
   doctest::Context context(argc, argv);
+  // A descriptor of its own: failures are reported, too, while a test keeps upstream's layers quiet.
+  __gnu_cxx::stdio_filebuf<char> buffer(fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 0), std::ios::out);
+  std::ostream report(&buffer);
+  context.setCout(&report);
   std::printf("seed %llu (TESSERA_SEED=n repeats another run)\n",
               static_cast<unsigned long long>(tessera::testing::seed()));
   std::fflush(stdout);

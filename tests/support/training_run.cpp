@@ -137,10 +137,11 @@ std::string TrainingCfg::text() const {
   std::string text = fmt::format(
       "[net]\nbatch={}\nsubdivisions={}\nwidth={}\nheight={}\nchannels=3\nmomentum=0.9\ndecay=0.0005\nhue=."
       "1\nsaturation=1.5\nexposure=1.5\n"
-      "learning_rate=0.0002\nburn_in=5\nmax_batches={}\npolicy=constant\n",
-      batch, subdivisions, side, side, iterations);
+      "learning_rate={}\nburn_in=5\nmax_batches={}\npolicy=constant\n",
+      batch, subdivisions, side, side, learning_rate, iterations);
   if (!distributed.empty()) text += "\n[distributed]\n";
   for (const auto& line : distributed) text += line + '\n';
+  if (!distributed.empty()) text += fmt::format("backend={}\n", backend);
   text += kNetwork;
   if (heavy) text += kHeavy;
   text += kBeforeHead;

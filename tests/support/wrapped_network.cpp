@@ -76,6 +76,7 @@ void randomize_weights(network& net, Rng& rng) {
 void copy_weights(const network& from, network& to) {
   for (int i = 0; i < from.n; ++i) {
     const layer &a = from.layers[i], &b = to.layers[i];
+    if (a.type == CONNECTED) std::copy_n(a.weights, a.inputs * a.outputs, b.weights);
     if (a.type != CONVOLUTIONAL) continue;
     std::copy_n(a.weights, a.nweights, b.weights);
     std::copy_n(a.biases, a.n, b.biases);

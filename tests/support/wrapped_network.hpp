@@ -31,6 +31,7 @@ void give_region_a_backward(network& net);
 
 // Random weights of sensible size, the same for the same seed.
 void randomize_weights(network& net, Rng& rng);
+// Those of convolutions, and of connected layers as they start.
 void copy_weights(const network& from, network& to);
 // A random image and truth (boxes for detectors, classes otherwise) in net.input and net.truth.
 void randomize_batch(network& net, Rng& rng);
