@@ -206,6 +206,9 @@ void print_outcome(const Subject& subject, const Cluster& cluster, const Outcome
   fmt::print("layers {} to {}, {} image{} a pass, {} device{}, grid {} rows x {} columns x {} samples\n", subject.graph[subject.graph.first_layer()].source,
              subject.graph.layers.back().source, subject.batch, subject.batch == 1 ? "" : "s", cluster.devices.size(), cluster.devices.size() == 1 ? "" : "s",
              grid.rows.size(), grid.columns.size(), grid.samples.size());
+  const auto& cut = outcome.layout.channel_nodes;
+  const auto source = [&](geometry::Index node) { return subject.graph[static_cast<int>(node)].source; };
+  fmt::print("channels = {}\n", cut.empty() ? "off" : fmt::format("{}-{}", source(cut.begin), source(cut.end - 1)));
   fmt::print("forward_groups = {}\nbackward_groups = {}\n\n", fmt::join(sources(subject.graph, outcome.plan.forward_starts), ","),
              fmt::join(sources(subject.graph, outcome.plan.backward_ends), ","));
   fmt::print("{}\n{}\n", program::layers_table(subject.graph, outcome.plan),
@@ -223,7 +226,11 @@ nlohmann::json outcome_json(const Subject& subject, const Cluster& cluster, cons
                        {"arena_bytes", d.arena_bytes}, {"parameter_bytes", d.parameter_bytes}, {"memory_limit_bytes", cluster.profiles[p].memory_bytes}});
   }
   const auto& grid = outcome.layout.grid;
-  return {{"grid", {{"rows", grid.rows.size()}, {"columns", grid.columns.size()}, {"samples", grid.samples.size()}}},
+  const auto& cut = outcome.layout.channel_nodes;
+  auto channels = nlohmann::json::array();
+  for (auto node = cut.begin; node < cut.end; ++node) channels.push_back(subject.graph[static_cast<int>(node)].source);
+  return {{"channels", channels},
+          {"grid", {{"rows", grid.rows.size()}, {"columns", grid.columns.size()}, {"samples", grid.samples.size()}}},
           {"forward_groups", sources(subject.graph, outcome.plan.forward_starts)},
           {"backward_groups", sources(subject.graph, outcome.plan.backward_ends)},
           {"recompute", outcome.plan.recompute},

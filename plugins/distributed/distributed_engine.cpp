@@ -206,6 +206,9 @@ void announce_section(RangeSession& session, const cluster::LocalWorkers* local,
   say(fmt::format("distributed: layers {} to {} on {}; forward groups start at {}; backward groups end at {}; backend {}", session.range().begin,
                   session.range().end - 1, workers == 0 ? "this machine alone" : fmt::format("{} worker{}", workers, workers == 1 ? "" : "s"),
                   layer_list(plan.forward_starts, session.graph()), layer_list(plan.backward_ends, session.graph()), backend));
+  if (const auto cut = session.coordinator().layout().channel_nodes; !cut.empty() && workers > 0)
+    say(fmt::format("distributed: layers {} cut along channels, each worker with filters of its own",
+                    layers_text({session.graph()[static_cast<int>(cut.begin)].source, session.graph()[static_cast<int>(cut.end) - 1].source + 1})));
   if (plan.wire == plan::WireType::kFloat16 && workers > 0)
     say("distributed: wire=fp16: activations and deltas travel in half precision, results are approximate");
   if (plan.recompute) say("distributed: tensors inside forward groups are computed again in back-propagation (recompute)");

@@ -1,6 +1,7 @@
 #include "plugins/distributed/settings.hpp"
 
 #include <algorithm>
+#include <charconv>
 #include <filesystem>
 #include <functional>
 
@@ -92,6 +93,24 @@ base::Status read_wire(const Entry& entry, Settings& settings) {
   return {};
 }
 
+base::Status read_channels(const Entry& entry, Channels& channels) {
+  using Kind = plan::LayoutRequest::Channels;
+  channels = {};
+  channels.where = entry.where;
+  if (entry.value == "auto") return {};
+  channels.kind = entry.value == "off" ? Kind::kOff : Kind::kNodes;
+  if (channels.kind == Kind::kOff) return {};
+  const std::string_view text = entry.value;
+  const char* const end = text.data() + text.size();
+  auto [rest, error] = std::from_chars(text.data(), end, channels.first);
+  bool good = error == std::errc() && channels.first >= 0;
+  if (good && rest != end) {
+    const auto last = *rest == '-' ? std::from_chars(rest + 1, end, channels.last) : std::from_chars_result{rest, std::errc::invalid_argument};
+    good = last.ec == std::errc() && last.ptr == end && channels.last >= channels.first;
+  }
+  return good ? base::Status() : entry.fail("no layers; write auto, off, the first layer (12), or the first and the last (12-14)");
+}
+
 base::Status read_recompute(const Entry& entry, plan::LayoutRequest::Recompute& recompute) {
   using Recompute = plan::LayoutRequest::Recompute;
   if (entry.value == "on") recompute = Recompute::kOn;
@@ -125,6 +144,7 @@ std::map<std::string, Reader> readers(const std::string& file) {
       {"forward_groups", [](const Entry& e, Settings& s) { return read_groups(e, "first", s.forward_groups); }},
       {"backward_groups", [](const Entry& e, Settings& s) { return read_groups(e, "last", s.backward_groups); }},
       {"memory_mb", [](const Entry& e, Settings& s) { return read_count(e, 0, "write a limit in MB, or 0 for none", s.memory_mb); }},
+      {"channels", [](const Entry& e, Settings& s) { return read_channels(e, s.channels); }},
       {"wire", [](const Entry& e, Settings& s) { return read_wire(e, s); }},
       {"recompute", [](const Entry& e, Settings& s) { return read_recompute(e, s.recompute); }},
       {"threads", [](const Entry& e, Settings& s) {
@@ -150,6 +170,18 @@ base::Result<std::optional<std::vector<int>>> nodes_of(const Groups& groups, con
   const auto place = std::lower_bound(nodes.begin(), nodes.end(), always);
   if (place == nodes.end() || *place != always) nodes.insert(place, always);
   return nodes;
+}
+
+base::Status set_channels(const Channels& channels, const graph::Graph& graph, plan::LayoutRequest& request) {
+  request.channels = channels.kind;
+  if (channels.kind != plan::LayoutRequest::Channels::kNodes) return {};
+  const int first = graph.first_layer(), offset = first - graph[first].source;
+  const int begin = channels.first + offset, end = channels.last < 0 ? graph.size() : channels.last + offset + 1;
+  if (begin < first || end > graph.size() || begin >= end)
+    return base::error(ErrorCode::kInvalidArgument, "{}: not all of these layers are wrapped; name layers from {} to {}, or write auto", channels.where,
+                       graph[first].source, graph.layers.back().source);
+  request.channel_nodes = {begin, end};
+  return {};
 }
 
 }  // namespace
@@ -186,6 +218,7 @@ base::Result<plan::LayoutRequest> layout_request(const Settings& settings, const
   request.rows = settings.rows, request.columns = settings.columns, request.samples = settings.samples;
   request.wire = settings.wire;
   request.recompute = settings.recompute;
+  TESSERA_TRY(set_channels(settings.channels, graph, request));
   TESSERA_ASSIGN(request.forward_starts, nodes_of(settings.forward_groups, graph, graph.first_layer()));
   TESSERA_ASSIGN(request.backward_ends, nodes_of(settings.backward_groups, graph, graph.size() - 1));
   return request;

@@ -26,6 +26,13 @@ struct Groups {
   std::string where;  // "file:line: key=value", for errors
 };
 
+// Layers that are cut along channels.
+struct Channels {
+  plan::LayoutRequest::Channels kind = plan::LayoutRequest::Channels::kAuto;
+  int first = 0, last = -1;  // last -1: of the range
+  std::string where;         // "file:line: key=value", for errors
+};
+
 struct Settings {
   int layers = 0;  // how many layers are wrapped; 0: as many as can be
 
@@ -35,6 +42,7 @@ struct Settings {
 
   int rows = 0, columns = 0, samples = 1;  // of the grid; rows and columns 0: chosen
   Groups forward_groups, backward_groups;
+  Channels channels;
   plan::WireType wire = plan::WireType::kFloat32;
   plan::LayoutRequest::Recompute recompute = plan::LayoutRequest::Recompute::kAuto;
 

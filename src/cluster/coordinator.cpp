@@ -157,7 +157,7 @@ Status Coordinator::send_momentum(bool cleared) {
   const auto participants = static_cast<int>(members_.size());
   for (int p = 1; p < participants; ++p) {
     Worker& worker = workers_[static_cast<std::size_t>(members_[static_cast<std::size_t>(p)] - 1)];
-    const std::vector<float> momentum = exec::momentum_of(executor_.graph(), parameters_, p, participants);
+    const std::vector<float> momentum = exec::momentum_of(parameters_, *momentum_sharding_, p);
     const auto bytes = std::as_bytes(std::span(momentum));
     if (cleared && std::all_of(momentum.begin(), momentum.end(), [](float value) { return value == 0; })) continue;
     for (std::size_t offset = 0; offset < bytes.size(); offset += kParameterPieceBytes) {
@@ -188,6 +188,7 @@ Status Coordinator::share_parameters() {
   executor_.weights_changed();
   executor_.remember();
   TESSERA_TRY(send_parameters(members()));
+  held_.reset();
   return momentum_members_ == members_ ? send_momentum(false) : Status{};
 }
 
@@ -218,7 +219,14 @@ Status Coordinator::select(const graph::Graph& graph, geometry::Index batch, pro
   TESSERA_TRY(executor_.load(selected.graph, selected.program, mode, 0, static_cast<int>(members_.size()), batch));
   plan_ = selected.plan;
   current_ = selected.key;
-  if (mode == program::Mode::kTrain && momentum_members_ != members_) {
+  sharding_ = selected.program->sharding;
+  if (held_ && !held_->covers(*sharding_)) {
+    TESSERA_TRY(send_parameters(members()));
+    held_.reset();
+  }
+  if (mode == program::Mode::kTrain && (momentum_members_ != members_ || momentum_sharding_->chunks != sharding_->chunks)) {
+    momentum_members_.clear();
+    momentum_sharding_ = sharding_;
     TESSERA_TRY(send_momentum(true));
     momentum_members_ = members_;
   }
@@ -281,7 +289,7 @@ Status Coordinator::check_memory(const graph::Graph& graph, const program::Progr
     const bool coordinator = participant == 0;
     const Worker* worker = coordinator ? nullptr : &workers_[static_cast<std::size_t>(members_[participant] - 1)];
     const double limit = memory_limit(participant);
-    const std::size_t fixed = sim::parameter_bytes(graph, programs.mode, static_cast<int>(participant), static_cast<int>(members_.size()), programs.single_pass);
+    const std::size_t fixed = sim::parameter_bytes(graph, programs, static_cast<int>(participant));
     const auto needed = static_cast<double>(programs.programs[participant].arena_bytes + fixed);
     fits = fits && needed <= limit;
     table += fmt::format("{}{} needs {:.0f} of {:.0f} MB", table.empty() ? "" : ", ", worker ? worker->spec.name : "coordinator", needed / 1048576, limit / 1048576);
@@ -358,6 +366,7 @@ void Coordinator::commit(const exec::OptimizerStep& step) {
                                                 {"batch", step.batch}}));
   mailbox_.start_run(run_);
   executor_.update(step);
+  held_ = sharding_->partial() ? sharding_ : nullptr;
   // Whom this does not reach reports a mixture of weights when it is asked, and gets them all (recover()).
   if (const auto shared = executor_.share_update(mailbox_); !shared) mailbox_.abort();
 }
@@ -395,6 +404,7 @@ Status Coordinator::recover() {
   selected_.clear();
   current_ = -1;
   has_layout_ = false;
+  held_.reset();
   for (Worker* worker : incomplete)
     if (const auto sent = send_parameters({worker}); !sent) worker->link->declare_lost(sent.error());
   drop_lost();

@@ -73,6 +73,7 @@ class Coordinator {
 
   exec::Gradients& gradients() { return executor_.gradients(); }
   const plan::Plan& plan() const { return plan_; }
+  const plan::Layout& layout() const { return layout_; }
   int workers_left() const { return static_cast<int>(members_.size()) - 1; }
   std::vector<observe::DeviceReport> reports();
 
@@ -104,7 +105,7 @@ class Coordinator {
 
   base::Status open_worker(Worker& worker, std::uint64_t parameters_hash, const transport::SessionToken& token);
   base::Status send_parameters(const std::vector<Worker*>& to);
-  // `cleared`: the workers hold zeros, so that zeros need no sending.
+  // By `momentum_sharding_`. `cleared`: the workers hold zeros, so that zeros need no sending.
   base::Status send_momentum(bool cleared);
   base::Status connect_peers();
 
@@ -129,7 +130,10 @@ class Coordinator {
   exec::Executor executor_;
   std::vector<Worker> workers_;
   std::vector<int> members_;  // endpoint numbers by participant; the coordinator first
-  std::vector<int> momentum_members_;  // among whom the momentum was divided last
+  std::vector<int> momentum_members_;  // among whom the momentum was divided last, and how
+  std::shared_ptr<const program::Sharding> momentum_sharding_;
+  std::shared_ptr<const program::Sharding> sharding_;  // of the current plan
+  std::shared_ptr<const program::Sharding> held_;      // of the last update: who has which weights; none: everybody all
 
   bool has_layout_ = false;
   plan::Layout layout_;

@@ -297,6 +297,7 @@ Status WorkerSession::run(const Fields& fields) {
 }
 
 Status WorkerSession::commit(const Fields& fields) {
+  if (current_ < 0) return base::error(ErrorCode::kProtocol, "a commit without a plan");
   exec::OptimizerStep step;
   TESSERA_ASSIGN(const double learning_rate, fields.number("learning_rate"));
   TESSERA_ASSIGN(const double momentum, fields.number("momentum"));
@@ -308,7 +309,7 @@ Status WorkerSession::commit(const Fields& fields) {
   mailbox_.start_run(run);
   executor_.update(step);
   TESSERA_TRY(executor_.share_update(mailbox_));
-  complete_ = true;
+  complete_ = !plans_.at(current_).program->sharding->partial();
   return {};
 }
 

@@ -85,7 +85,7 @@ class WorkerSession {
   const bool chooses_backend_;  // by measuring; else it was told
   const std::string backend_cache_;
   std::size_t arrived_ = 0;  // bytes of parameters
-  bool complete_ = true;     // all weights are of the same update
+  bool complete_ = true;     // it has all weights, and they are of the same update
   std::map<int, Loaded> plans_;
   int current_ = -1;
   bool failed_ = false;  // since then commands are skipped until `abort`

@@ -108,11 +108,13 @@ base::Status Executor::load(const graph::Graph& graph, std::shared_ptr<const pro
     arena_bytes_ = program->arena_bytes;
   }
   gradients_.forget_places();
+  for (int node = 0; node < graph.size() && mode == program::Mode::kTrain; ++node)
+    if (graph[node].trainable()) gradients_.set_window(node, program->gradient_windows[at(node)]);
   for (const auto& buffer : program->buffers)
     if (buffer.slot == Slot::kGradient)
       gradients_.place_summed(buffer.node, {reinterpret_cast<float*>(arena_.get() + buffer.offset), buffer.bytes / sizeof(float)});
   if (mode == program::Mode::kTrain && participants == 1) gradients_.accumulate_in(graph, parameters_);
-  if (mode == program::Mode::kTrain && participants > 1) shard_.assign(graph, self, participants);
+  if (mode == program::Mode::kTrain && participants > 1) shard_.assign(program->sharding, self);
   graph_ = graph;
   program_ = std::move(program);
   mode_ = mode;
@@ -181,7 +183,7 @@ void Executor::update(const OptimizerStep& step) {
 }
 
 base::Status Executor::share_update(Mailbox& mailbox) {
-  const auto status = exchange_updates(graph_, parameters_, self_, participants_, mailbox);
+  const auto status = exchange_updates(graph_, parameters_, *program_->sharding, self_, participants_, mailbox, pool_);
   weights_changed();
   return status;
 }
@@ -291,7 +293,7 @@ void Executor::backward_step(const Step& step) {
       convolution(step.node).backward_data(view(step.a), parameters(step.node).weights.data(), view(step.b), step.box, step.accumulate);
       break;
     case Op::kConvolutionWeights:
-      convolution(step.node).backward_weights(view(step.a), view(step.b), step.box, gradients_.weights(step.node).data());
+      convolution(step.node).backward_weights(view(step.a), view(step.b), step.box, gradients_.filters(step.node, step.box.c.begin).data());
       break;
     case Op::kMaxpoolBackward:
       kernels::maxpool_backward(pool_shape(graph_, step.node), view(step.a), winners(step.c), view(step.b), step.box, step.accumulate, pool_);
@@ -414,7 +416,11 @@ base::Status Executor::sum_gradient(const Step& step, Mailbox& mailbox) {
     gradients_.drop_summed(step.node);
     return {};
   }
-  const auto own = [&] { return FloatView{gradients_.summed(step.node).data() + step.box.x.begin, step.box}; };
+  const auto own = [&] {
+    const auto window = gradients_.window(step.node);
+    TESSERA_CHECK(window.contains(step.box.x), "elements from {} of node {} are not this participant's", step.box.x.begin, step.node);
+    return FloatView{gradients_.summed(step.node).subspan(static_cast<std::size_t>(step.box.x.begin - window.begin)).data(), step.box};
+  };
   // The coordinator sums, and gathers the sums, in place of its own part, which has been sent by then.
   const auto sum = [&] { return self_ == 0 ? own() : FloatView{shard_.sum(step.node, step.box.x).data(), step.box}; };
   const Piece piece{step.transfer, wire::ElementType::kFloat32, step.box};

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/check.hpp"
 #include "program/gradient_chunks.hpp"
 
 namespace tessera::exec {
@@ -23,6 +24,8 @@ Gradients::Gradients(const graph::Graph& graph) : layers_(graph.layers.size()) {
     const auto channels = static_cast<std::size_t>(graph[node].out.c);
     l.weights = static_cast<std::size_t>(graph.weights(node));
     l.biases = static_cast<std::size_t>(program::summed_elements(graph, node)) - l.weights;
+    l.filter = l.weights / channels;
+    l.window = {0, static_cast<geometry::Index>(l.weights + l.biases)};
     l.norm_biases = take(graph[node].batch_normalize ? channels : 0);
     l.scales = take(graph[node].batch_normalize ? channels : 0);
   }
@@ -31,16 +34,33 @@ Gradients::Gradients(const graph::Graph& graph) : layers_(graph.layers.size()) {
 std::span<float> Gradients::summed(int node) {
   Layer& l = layer(node);
   if (!l.placed.empty()) return l.placed;
-  if (l.summed.empty()) {
-    l.summed = std::move(spare_);
-    spare_ = {};
-    l.summed.assign(l.weights + l.biases, 0.0f);
+  if (!l.exists) {
+    if (l.summed.empty()) l.summed = std::move(spare_), spare_ = {};
+    l.summed.assign(static_cast<std::size_t>(l.window.size()), 0.0f);
+    l.exists = true;
   }
   return l.summed;
 }
 
 std::span<float> Gradients::weights(int node) {
-  return in_updates_ ? layer(node).in_weights : summed(node).first(layer(node).weights);
+  Layer& l = layer(node);
+  if (in_updates_) return l.in_weights;
+  return summed(node).first(std::min(l.weights, static_cast<std::size_t>(l.window.size())));
+}
+
+std::span<float> Gradients::filters(int node, geometry::Index first) {
+  const Layer& l = layer(node);
+  const geometry::Index begin = first * static_cast<geometry::Index>(l.filter) - (in_updates_ ? 0 : l.window.begin);
+  TESSERA_CHECK(begin >= 0, "filter {} of node {} is not in the gradient's window", first, node);
+  return weights(node).subspan(static_cast<std::size_t>(begin));
+}
+
+void Gradients::set_window(int node, geometry::Range elements) {
+  Layer& l = layer(node);
+  if (l.window == elements) return;
+  l.window = elements;
+  l.summed = {};
+  l.exists = false;
 }
 
 std::span<float> Gradients::biases(int node) {
@@ -52,6 +72,7 @@ std::span<float> Gradients::biases(int node) {
 void Gradients::drop_summed(int node) {
   std::vector<float> given_up = std::move(layer(node).summed);
   layer(node).summed = {};
+  layer(node).exists = false;
   if (given_up.capacity() > spare_.capacity()) spare_ = std::move(given_up);
 }
 
@@ -77,8 +98,7 @@ void Gradients::accumulate_in(const graph::Graph& graph, const Parameters& param
 }
 
 void Gradients::clear() {
-  for (Layer& l : layers_) l.summed = {};
-  spare_ = {};
+  for (Layer& l : layers_) l.exists = false;
   std::fill(norm_.begin(), norm_.end(), 0.0f);
 }
 
@@ -91,7 +111,6 @@ void Gradients::apply(const graph::Graph& graph, const Parameters& parameters, c
     const auto unless_in_updates = [&](std::span<float> gradient) { return in_updates_ ? std::span<float>() : gradient; };
     if (!graph[node].batch_normalize) kernels::update_biases(update, p.biases, p.bias_updates, unless_in_updates(biases(node)), pool);
     kernels::update_weights(update, p.weights, p.weight_updates, unless_in_updates(weights(node)), pool);
-    drop_summed(node);
   }
   clear();
 }

@@ -26,11 +26,16 @@ class Gradients {
  public:
   explicit Gradients(const graph::Graph& graph);
 
-  std::span<float> summed(int node);                        // weights, then biases of a layer without batch norm
+  // Weights, then biases of a layer without batch norm; of these, the elements of the layer's window.
+  std::span<float> summed(int node);
   std::span<float> weights(int node);
+  std::span<float> filters(int node, geometry::Index first);  // weights from this filter on
+  geometry::Range window(int node) const { return layers_[static_cast<std::size_t>(node)].window; }
+  // Only this part of `summed` exists from now on. What there was of the layer is dropped.
+  void set_window(int node, geometry::Range elements);
   std::span<float> biases(int node);                        // of `summed`, or of batch norm
   std::span<float> scales(int node) { return layer(node).scales; }
-  bool has_summed(int node) { return !layer(node).summed.empty(); }
+  bool has_summed(int node) { return layer(node).exists; }
   void drop_summed(int node);
   std::size_t bytes() const;
 
@@ -43,7 +48,7 @@ class Gradients {
   // a device that computes alone, where no iteration is ever abandoned.
   void accumulate_in(const graph::Graph& graph, const Parameters& parameters);
 
-  // Zeros everywhere; memory of `summed` is given back.
+  // Zeros everywhere. Memory is kept for the next batch.
   void clear();
 
   // One step of Darknet's optimiser with these (complete) gradients; clears them.
@@ -53,8 +58,11 @@ class Gradients {
 
  private:
   struct Layer {
-    std::size_t weights = 0, biases = 0;  // elements of `summed`
+    std::size_t weights = 0, biases = 0;  // elements of the whole of `summed`
+    std::size_t filter = 0;               // weights of one
+    geometry::Range window;
     std::vector<float> summed;
+    bool exists = false;                     // `summed` is of this batch
     std::span<float> placed;                 // instead of `summed`
     std::span<float> in_weights, in_biases;  // instead of `summed`, when accumulated in the momentum
     std::span<float> norm_biases, scales;

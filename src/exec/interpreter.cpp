@@ -37,11 +37,15 @@ base::Status Interpreter::load(const graph::Graph& graph, const plan::Plan& plan
   TESSERA_TRY(plan::validate(plan, graph));
   graph_ = graph;
   programs_ = program::compile(graph, plan, mode);
+  if (held_ && !held_->covers(*programs_.sharding)) share_weights();
   for (int p = 0; p < participants(); ++p) {
     auto program = std::make_shared<const program::Program>(programs_.programs[static_cast<std::size_t>(p)]);
     TESSERA_TRY(executor(p).load(graph, std::move(program), mode, p, participants(), plan.batch));
   }
-  share_momentum();
+  if (mode == program::Mode::kTrain) {
+    momentum_sharding_ = programs_.sharding;
+    share_momentum();
+  }
   return {};
 }
 
@@ -76,23 +80,29 @@ base::Status Interpreter::backward(bool last) {
 }
 
 base::Status Interpreter::apply(const OptimizerStep& step) {
-  return everywhere([&](int p, Device& device) -> base::Status {
+  held_ = programs_.sharding;
+  return everywhere([&](int, Device& device) -> base::Status {
     device.executor.update(step);
     return device.executor.share_update(device.mailbox);
   });
 }
 
 void Interpreter::share_parameters() {
+  share_weights();
+  share_momentum();
+}
+
+void Interpreter::share_weights() {
   std::vector<std::byte> bytes(parameter_bytes(parameters(0)));
   write_parameters(parameters(0), bytes);
   for (int p = 1; p < participants(); ++p) read_parameters(bytes, parameters(p));
-  share_momentum();
+  held_ = nullptr;
   for (auto& device : devices_) device->executor.weights_changed();
 }
 
 void Interpreter::share_momentum() {
-  for (int p = 1; p < participants(); ++p)
-    if (executor(p).shard().assigned()) std::ranges::copy(momentum_of(graph_, parameters(0), p, participants()), executor(p).shard().momentum().begin());
+  for (int p = 1; p < participants() && momentum_sharding_; ++p)
+    std::ranges::copy(momentum_of(parameters(0), *momentum_sharding_, p), executor(p).shard().momentum().begin());
 }
 
 Gradients& Interpreter::gradients(int participant) { return executor(participant).gradients(); }

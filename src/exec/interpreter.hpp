@@ -51,11 +51,14 @@ class Interpreter {
   // Runs `work` on every device, each in its thread, and returns the first error.
   template <typename Work>
   base::Status everywhere(Work work);
+  void share_weights();
   void share_momentum();
 
   graph::Graph graph_;
   std::vector<std::unique_ptr<Device>> devices_;
   program::ProgramSet programs_;
+  std::shared_ptr<const program::Sharding> momentum_sharding_;  // of the last program in training
+  std::shared_ptr<const program::Sharding> held_;               // of the last update: who has which weights; none: everybody all
   std::uint64_t run_ = 0;
 };
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/check.hpp"
+#include "kernels/elementwise.hpp"
 #include "kernels/update.hpp"
 
 namespace tessera::exec {
@@ -36,33 +37,59 @@ void copy(std::span<const std::byte> from, std::span<std::byte> to) { std::copy(
 
 std::size_t size(const GradientChunk& chunk) { return static_cast<std::size_t>(chunk.elements.size()); }
 
-Piece piece(const GradientChunk& chunk, std::size_t number) {
-  return {static_cast<std::uint32_t>(number), wire::ElementType::kFloat32, {{0, 1}, {0, 1}, {0, 1}, chunk.elements}};
-}
+// The values of a chunk that one participant sends to another: its `channels` of each filter.
+class Fresh {
+ public:
+  Fresh(const graph::Graph& graph, const Parameters& parameters, const GradientChunk& chunk, Range channels, std::size_t number)
+      : values_(values(parameters, chunk)), whole_(channels.size() == graph.input_channels(chunk.node)) {
+    piece_.transfer = static_cast<std::uint32_t>(number);
+    piece_.box = {{0, 1}, {0, 1}, {0, 1}, chunk.elements};
+    if (whole_) return;
+    const Index taps = graph[chunk.node].kernel * graph[chunk.node].kernel, filter = graph.input_channels(chunk.node) * taps;
+    piece_.box = {{chunk.elements.begin / filter, chunk.elements.end / filter}, channels, {0, 1}, {0, taps}};
+    view_ = {values_.weights.data(), {piece_.box.n, {0, graph.input_channels(chunk.node)}, {0, 1}, {0, taps}}};
+  }
 
-base::Status send_values(const Spans& from, const GradientChunk& chunk, std::size_t number, int to, Mailbox& mailbox) {
-  transport::Frame frame = mailbox.allocate(size(chunk) * sizeof(float));
-  copy(std::as_bytes(from.weights), frame.bytes());
-  copy(std::as_bytes(from.biases), frame.bytes().subspan(from.weights.size_bytes()));
-  return mailbox.send(to, transport::Lane::kBulk, piece(chunk, number), std::move(frame));
-}
+  base::Status send(int to, Mailbox& mailbox, base::ThreadPool& pool) const {
+    transport::Frame frame = mailbox.allocate(static_cast<std::size_t>(piece_.box.elements()) * sizeof(float));
+    if (whole_) {
+      copy(std::as_bytes(values_.weights), frame.bytes());
+      copy(std::as_bytes(values_.biases), frame.bytes().subspan(values_.weights.size_bytes()));
+    } else {
+      kernels::pack(view_, piece_.box, frame.bytes(), pool);
+    }
+    return mailbox.send(to, transport::Lane::kBulk, piece_, std::move(frame));
+  }
 
-base::Status receive_values(const Spans& to, const GradientChunk& chunk, std::size_t number, Mailbox& mailbox) {
-  TESSERA_ASSIGN(const transport::Frame frame, mailbox.receive(chunk.owner, piece(chunk, number)));
-  const std::span<const std::byte> bytes = frame.bytes();
-  copy(bytes.first(to.weights.size_bytes()), std::as_writable_bytes(to.weights));
-  copy(bytes.subspan(to.weights.size_bytes()), std::as_writable_bytes(to.biases));
-  return {};
-}
+  base::Status receive(int from, Mailbox& mailbox, base::ThreadPool& pool) const {
+    TESSERA_ASSIGN(const transport::Frame frame, mailbox.receive(from, piece_));
+    const std::span<const std::byte> bytes = frame.bytes();
+    if (whole_) {
+      copy(bytes.first(values_.weights.size_bytes()), std::as_writable_bytes(values_.weights));
+      copy(bytes.subspan(values_.weights.size_bytes()), std::as_writable_bytes(values_.biases));
+    } else {
+      kernels::unpack(bytes, view_, piece_.box, pool);
+    }
+    return {};
+  }
+
+ private:
+  const Spans values_;
+  const bool whole_;
+  Piece piece_;
+  geometry::FloatView view_;
+};
 
 }  // namespace
 
-void Shard::assign(const graph::Graph& graph, int self, int participants) {
-  if (participants == participants_ && self == self_) return;
-  self_ = self, participants_ = participants;
+void Shard::assign(std::shared_ptr<const program::Sharding> sharding, int self) {
+  const bool same = sharding_ && self == self_ && sharding->chunks == sharding_->chunks;
+  sharding_ = std::move(sharding);
+  if (same) return;
+  self_ = self;
   places_.clear(), offsets_.clear();
   std::size_t total = 0;
-  for (const GradientChunk& chunk : program::gradient_chunks(graph, participants)) {
+  for (const GradientChunk& chunk : sharding_->chunks) {
     if (chunk.owner != self || self == 0) continue;
     places_.push_back({chunk, total});
     offsets_[{chunk.node, chunk.elements.begin}] = total;
@@ -92,9 +119,9 @@ void Shard::apply(const graph::Graph& graph, const Parameters& parameters, const
   std::fill(sums_.begin(), sums_.end(), 0.0f);
 }
 
-std::vector<float> momentum_of(const graph::Graph& graph, const Parameters& parameters, int owner, int participants) {
+std::vector<float> momentum_of(const Parameters& parameters, const program::Sharding& sharding, int owner) {
   std::vector<float> momentum;
-  for (const GradientChunk& chunk : program::gradient_chunks(graph, participants)) {
+  for (const GradientChunk& chunk : sharding.chunks) {
     if (chunk.owner != owner) continue;
     const LayerParameters& p = parameters.layers[static_cast<std::size_t>(chunk.node)];
     const Spans history = spans(p.weight_updates, p.bias_updates, chunk.elements);
@@ -104,20 +131,26 @@ std::vector<float> momentum_of(const graph::Graph& graph, const Parameters& para
   return momentum;
 }
 
-base::Status exchange_updates(const graph::Graph& graph, const Parameters& parameters, int self, int participants, Mailbox& mailbox) {
-  const auto chunks = program::gradient_chunks(graph, participants);
+base::Status exchange_updates(const graph::Graph& graph, const Parameters& parameters, const program::Sharding& sharding, int self, int participants,
+                              Mailbox& mailbox, base::ThreadPool& pool) {
+  const auto& chunks = sharding.chunks;
+  const auto channels = [&](std::size_t i, int taker) { return program::fresh_channels(graph, sharding, chunks[i], taker); };
   const auto take_round = [&](std::size_t begin, std::size_t end) -> base::Status {
     for (std::size_t i = begin; i < end && self != 0; ++i)
-      if (chunks[i].owner != self) TESSERA_TRY(receive_values(values(parameters, chunks[i]), chunks[i], i, mailbox));
+      if (const Range some = channels(i, self); chunks[i].owner != self && !some.empty())
+        TESSERA_TRY(Fresh(graph, parameters, chunks[i], some, i).receive(chunks[i].owner, mailbox, pool));
+    return {};
+  };
+  const auto give = [&](std::size_t i) -> base::Status {
+    for (int to = 1; to < participants && chunks[i].owner == self; ++to)
+      if (const Range some = channels(i, to); to != self && !some.empty()) TESSERA_TRY(Fresh(graph, parameters, chunks[i], some, i).send(to, mailbox, pool));
     return {};
   };
   // A round leaves before the one before it is waited for, so that there is always something on the way.
   std::size_t before = 0, begin = 0;
   while (begin < chunks.size()) {
     std::size_t end = begin;
-    for (; end < chunks.size() && chunks[end].round == chunks[begin].round; ++end)
-      for (int to = 1; to < participants && chunks[end].owner == self; ++to)
-        if (to != self) TESSERA_TRY(send_values(values(parameters, chunks[end]), chunks[end], end, to, mailbox));
+    for (; end < chunks.size() && chunks[end].round == chunks[begin].round; ++end) TESSERA_TRY(give(end));
     TESSERA_TRY(take_round(before, begin));
     before = begin, begin = end;
   }

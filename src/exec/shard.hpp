@@ -4,6 +4,7 @@
 #pragma once
 
 #include <map>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -15,10 +16,8 @@ namespace tessera::exec {
 
 class Shard {
  public:
-  // The chunks of `self` among `participants`; sums and momentum are zero afterwards. Nothing happens when it has just
-  // those already.
-  void assign(const graph::Graph& graph, int self, int participants);
-  bool assigned() const { return participants_ > 0; }
+  // The chunks of `self`; sums and momentum are zero afterwards. Nothing happens when it has just those already.
+  void assign(std::shared_ptr<const program::Sharding> sharding, int self);
 
   std::span<float> sum(int node, geometry::Range elements);
   void clear_sums() { sums_.clear(); }
@@ -35,17 +34,19 @@ class Shard {
     std::size_t offset;
   };
 
-  int self_ = 0, participants_ = 0;
+  int self_ = 0;
+  std::shared_ptr<const program::Sharding> sharding_;
   std::vector<Place> places_;
   std::map<std::pair<int, geometry::Index>, std::size_t> offsets_;  // by node and first element
   std::vector<float> sums_, momentum_;
 };
 
 // The momentum of the chunks of `owner` out of the coordinator's arrays, in Shard::momentum()'s order.
-std::vector<float> momentum_of(const graph::Graph& graph, const Parameters& parameters, int owner, int participants);
+std::vector<float> momentum_of(const Parameters& parameters, const program::Sharding& sharding, int owner);
 
-// After every owner has made its update: sends the new values of this participant's chunks to the other workers and takes
-// theirs. The coordinator sends only, since it updates everything itself.
-[[nodiscard]] base::Status exchange_updates(const graph::Graph& graph, const Parameters& parameters, int self, int participants, Mailbox& mailbox);
+// After every owner has made its update: sends the new values of this participant's chunks to the other workers that read
+// them and takes theirs. The coordinator sends only, since it updates everything itself.
+[[nodiscard]] base::Status exchange_updates(const graph::Graph& graph, const Parameters& parameters, const program::Sharding& sharding, int self,
+                                            int participants, Mailbox& mailbox, base::ThreadPool& pool);
 
 }  // namespace tessera::exec

@@ -78,8 +78,8 @@ class Convolution {
   virtual void backward_data(ConstFloatView delta_out, const float* weights, FloatView delta_in, const Box& compute,
                              bool accumulate) = 0;
 
-  // gradient[out_c][in_c][kernel][kernel] += sum over the cells of delta_box (box of the output; rows of channels
-  // outside delta_box.c are untouched). input holds all channels and the input windows of delta_box.
+  // gradient[delta_box.c][in_c][kernel][kernel] += sum over the cells of delta_box (box of the output; `gradient` begins
+  // with the filter delta_box.c.begin). input holds all channels and the input windows of delta_box.
   virtual void backward_weights(ConstFloatView input, ConstFloatView delta_out, const Box& delta_box,
                                 float* gradient) = 0;
 

@@ -121,12 +121,11 @@ class BlasConvolution final : public Convolution {
     check_backward_weights(shape_, input, delta_out, delta_box);
     const Index per_thread = gradient_floats(delta_box), size = delta_box.c.size() * depth_;
     const Range rows{0, delta_box.n.size() * delta_box.y.size()};
-    float* target = gradient + delta_box.c.begin * depth_;
     if (size > kPrivateGradientFloats) {
       float* memory = take(per_thread);
       const Index parts = std::min<Index>(shape_.in_c, pool_.size());
       pool_.parallel_for(parts, [&](std::ptrdiff_t part, int thread) {
-        gradient_block(input, delta_out, delta_box, rows, part_of({0, shape_.in_c}, part, parts), target,
+        gradient_block(input, delta_out, delta_box, rows, part_of({0, shape_.in_c}, part, parts), gradient,
                        memory + thread * per_thread);
       });
       return;
@@ -143,7 +142,7 @@ class BlasConvolution final : public Convolution {
     });
     for (Index share = 0; share < shares; ++share) {
       const float* __restrict sum = sums + share * aligned(size);
-      for (Index i = 0; i < size; ++i) target[i] += sum[i];
+      for (Index i = 0; i < size; ++i) gradient[i] += sum[i];
     }
   }
 

@@ -91,7 +91,7 @@ class OnednnConvolution final : public Convolution {
         const Call& call = gradients.calls[static_cast<std::size_t>(part)];
         for (std::size_t i = 0; i < call.pieces.size(); ++i) {
           const Piece& piece = call.pieces[i];
-          float* values = gradient + weight_offset(piece.output.c.begin, piece.image.c.begin);
+          float* values = gradient + weight_offset(piece.output.c.begin - delta_box.c.begin, piece.image.c.begin);
           gradient_piece(call, i, input, delta_out, plain_weights(values, piece.output.c, piece.image.c),
                          memory + static_cast<std::size_t>(thread) * own_bytes);
         }
@@ -111,10 +111,9 @@ class OnednnConvolution final : public Convolution {
       for (Index i = blocks * share / shares; i < blocks * (share + 1) / shares; ++i)
         gradient_piece(call, static_cast<std::size_t>(i), input, delta_out, to, own);
     });
-    float* __restrict target = gradient + weight_offset(delta_box.c.begin, 0);
     for (Index share = 0; share < shares; ++share) {
       const auto* __restrict sum = reinterpret_cast<const float*>(memory + static_cast<std::size_t>(share) * own_bytes + call.thread_bytes());
-      for (Index i = 0; i < size; ++i) target[i] += sum[i];
+      for (Index i = 0; i < size; ++i) gradient[i] += sum[i];
     }
   }
 

@@ -64,7 +64,7 @@ class ReferenceConvolution final : public Convolution {
                   if (in_image(in_y, in_x))
                     sum += static_cast<double>(delta_out.at(n, k, y, x)) * input.at(n, c, in_y, in_x);
                 }
-            gradient[weight(k, c, ky, kx)] += static_cast<float>(sum);
+            gradient[weight(index, c, ky, kx)] += static_cast<float>(sum);
           }
     });
   }

@@ -36,6 +36,18 @@ std::vector<int> with(std::vector<int> marks, int always) {
   return marks;
 }
 
+// One box for each grid cell, in their order.
+std::vector<Box> cells_of(const Graph& graph, int node, Index batch, const Layout& layout) {
+  if (!layout.channel_nodes.contains({node, node + 1})) return geometry::cut(batch, graph[node].out, layout.grid);
+  std::vector<Box> boxes;
+  for (const geometry::Range& channels : geometry::cut(graph[node].out.c, layout.channel_shares)) {
+    boxes.push_back(Box::whole(batch, graph[node].out));
+    boxes.back().c = channels;
+    if (channels.empty()) boxes.back() = Box{};
+  }
+  return boxes;
+}
+
 nlohmann::json box_json(const Box& b) {
   return {b.n.begin, b.n.end, b.c.begin, b.c.end, b.y.begin, b.y.end, b.x.begin, b.x.end};
 }
@@ -88,6 +100,9 @@ base::Status validate(const Plan& plan, const Graph& graph) {
 base::Result<Plan> make_plan(const Graph& graph, Index batch, const Layout& layout) {
   if (layout.grid.cells() != layout.participants.size())
     return base::error(ErrorCode::kInvalidArgument, "a grid of {} cells for {} devices", layout.grid.cells(), layout.participants.size());
+  const auto channels = layout.channel_nodes;
+  if (!channels.empty() && (channels.begin < graph.first_layer() || channels.end > graph.size() || layout.channel_shares.size() != layout.participants.size()))
+    return base::error(ErrorCode::kInvalidArgument, "layers outside the range, or for another number of devices, cut along channels");
   Plan plan;
   plan.batch = batch;
   plan.participants = layout.participant_count;
@@ -96,8 +111,15 @@ base::Result<Plan> make_plan(const Graph& graph, Index batch, const Layout& layo
   plan.single_pass = layout.single_pass;
   plan.forward_starts = layout.forward_starts.empty() ? every_layer(graph) : with(layout.forward_starts, graph.first_layer());
   plan.backward_ends = layout.backward_ends.empty() ? every_layer(graph) : with(layout.backward_ends, graph.size() - 1);
+  // Whoever computes some channels reads all of the layer before.
+  for (Index node = channels.begin; node < channels.end; ++node) {
+    plan.forward_starts = with(plan.forward_starts, static_cast<int>(node));
+    if (node + 1 < graph.size()) plan.forward_starts = with(plan.forward_starts, static_cast<int>(node + 1));
+    plan.backward_ends = with(plan.backward_ends, static_cast<int>(node));
+    if (node > graph.first_layer()) plan.backward_ends = with(plan.backward_ends, static_cast<int>(node - 1));
+  }
   for (int node = 0; node < graph.size(); ++node) {
-    const auto cells = geometry::cut(batch, graph[node].out, layout.grid);
+    const auto cells = cells_of(graph, node, batch, layout);
     std::vector<Box> boxes(static_cast<std::size_t>(std::max(0, plan.participants)));
     for (std::size_t cell = 0; cell < cells.size(); ++cell) {
       const int participant = layout.participants[cell];

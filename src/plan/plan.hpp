@@ -61,9 +61,12 @@ struct Layout {
   WireType wire = WireType::kFloat32;
   bool recompute = false;
   bool single_pass = false;
+  // Nodes that are cut along channels instead, each in groups of its own, by the shares of `participants`, in their order.
+  geometry::Range channel_nodes = {};
+  std::vector<double> channel_shares = {};
 };
 
-// Every tensor is cut by the same grid. Errors: a layout that does not fit the graph.
+// Every tensor is cut by the same grid, but for those cut along channels. Errors: a layout that does not fit the graph.
 base::Result<Plan> make_plan(const graph::Graph& graph, Index batch, const Layout& layout);
 
 nlohmann::json to_json(const Plan& plan);

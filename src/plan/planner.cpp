@@ -19,6 +19,9 @@ constexpr double kFewerGain = 0.95;
 // Grids whose groups are searched for, out of those that were looked at.
 constexpr std::size_t kGridsSearched = 2;
 constexpr int kEvaluationsForFewer = 40;
+constexpr int kEvaluationsForChannels = 80;
+// Before the best layer to begin with: pooling and the like, which pay with what comes before them.
+constexpr int kLayersLookedFurther = 6;
 
 struct Grid {
   int rows = 1, columns = 1, samples = 1;
@@ -73,10 +76,12 @@ void deal(const Grid& grid, std::vector<Device> devices, Layout& layout) {
   layout.grid.rows.assign(static_cast<std::size_t>(grid.rows), 0.0);
   layout.grid.columns.assign(static_cast<std::size_t>(grid.columns), 0.0);
   layout.participants.clear();
+  layout.channel_shares.clear();
   const auto rows = static_cast<std::size_t>(grid.rows), columns = static_cast<std::size_t>(grid.columns);
   for (std::size_t cell = 0; cell < devices.size(); ++cell) {
     const double speed = devices[cell].speed;
     layout.participants.push_back(devices[cell].participant);
+    layout.channel_shares.push_back(speed);
     layout.grid.samples[cell / (rows * columns)] += speed;
     layout.grid.rows[cell / columns % rows] += speed;
     layout.grid.columns[cell % columns] += speed;
@@ -109,6 +114,20 @@ Choice search(const std::vector<Grid>& grids, const std::vector<Device>& devices
   return best;
 }
 
+// The same layout with its last layers, or the last but one, cut along channels, from where that is fastest.
+Choice with_channels(const Choice& choice, const Graph& graph, Evaluator& evaluate) {
+  Choice best = choice;
+  for (int end = graph.size(); end >= graph.size() - 1; --end)
+    for (int begin = end - 1, behind = 0; begin >= graph.first_layer() && evaluate.left() > 0; --begin) {
+      Choice next = choice;
+      next.layout.channel_nodes = {begin, end};
+      next.seconds = evaluate(next.layout);
+      if (next.seconds < best.seconds) best = std::move(next), behind = 0;
+      else if (++behind > kLayersLookedFurther) break;
+    }
+  return best;
+}
+
 base::Result<Choice> choose_with(bool recompute, const Graph& graph, Index batch, const LayoutRequest& request, const std::vector<Device>& devices,
                                  int participants, const Cost& cost, int most_evaluations) {
   TESSERA_CHECK(!devices.empty(), "no devices of {} participants", participants);
@@ -120,6 +139,7 @@ base::Result<Choice> choose_with(bool recompute, const Graph& graph, Index batch
   layout.wire = request.wire;
   layout.recompute = recompute;
   layout.single_pass = request.single_pass;
+  if (request.channels == LayoutRequest::Channels::kNodes) layout.channel_nodes = request.channel_nodes;
   layout.forward_starts = request.forward_starts.value_or(recompute ? starts_after_shrinking(graph) : std::vector<int>{});
   layout.backward_ends = request.backward_ends.value_or(recompute ? ends_at_shrinking(graph) : std::vector<int>{});
   deal(grids.front(), devices, layout);
@@ -130,6 +150,10 @@ base::Result<Choice> choose_with(bool recompute, const Graph& graph, Index batch
   Evaluator evaluate(graph, batch, cost, most_evaluations);
   if (grids.size() == 1 && !open.forward && !open.backward) return Choice{layout, evaluate(layout)};
   Choice best = search(grids, devices, layout, open, evaluate);
+  if (request.channels == LayoutRequest::Channels::kAuto && request.rows == 0 && !alone) {
+    Evaluator more(graph, batch, cost, std::min(most_evaluations, kEvaluationsForChannels));
+    best = with_channels(best, graph, more);
+  }
   if (best.seconds == kImpossible)
     return base::error(ErrorCode::kOutOfMemory, "no way was found to cut layers {} to {} over {} devices that fits their memory; use more workers, "
                        "more subdivisions or a smaller image", graph[graph.first_layer()].source, graph.layers.back().source, devices.size());

@@ -22,6 +22,14 @@ struct LayoutRequest {
   std::optional<std::vector<int>> forward_starts;
   std::optional<std::vector<int>> backward_ends;
   WireType wire = WireType::kFloat32;
+  // Whether layers are cut along channels instead of by the grid, and which.
+  enum class Channels {
+    kOff,
+    kAuto,   // where it pays, when the grid is chosen as well
+    kNodes,  // `channel_nodes`
+  };
+  Channels channels = Channels::kOff;
+  geometry::Range channel_nodes;
   // Whether the insides of forward groups are computed again in back-propagation (Plan::recompute).
   enum class Recompute {
     kOff,

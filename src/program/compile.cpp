@@ -31,21 +31,49 @@ class Compiler {
     recomputed_.resize(plan.forward_starts.size() + 1);  // groups count from 1
     delayed_.resize(at(plan.participants));
     unsummed_.resize(at(plan.participants));
-    for (const GradientChunk& chunk : gradient_chunks(graph, plan.participants)) chunks_[chunk.node].push_back(chunk);
+    set_.sharding = std::make_shared<const Sharding>(sharding(graph, plan, weights_read()));
+    for (const GradientChunk& chunk : set_.sharding->chunks) chunks_[chunk.node].push_back(chunk);
     has_delta_.assign(graph.layers.size(), std::vector<bool>(at(plan.participants)));
   }
 
   ProgramSet compile() {
     forward();
     if (mode_ == Mode::kTrain) backward();
-    for (Program& program : set_.programs) {
+    for (int p = 0; p < plan_.participants; ++p) {
+      Program& program = set_.programs[at(p)];
       program.wire = plan_.wire;
+      program.sharding = set_.sharding;
+      for (int node = 0; node < graph_.size(); ++node) program.gradient_windows.push_back(window(p, node));
       plan_memory(program);
     }
     return std::move(set_);
   }
 
  private:
+  // --- weights ---------------------------------------------------------------------------------------------------
+
+  std::vector<std::vector<WeightsRead>> weights_read() const {
+    std::vector<std::vector<WeightsRead>> reads(graph_.layers.size(), std::vector<WeightsRead>(at(plan_.participants)));
+    for (int node = graph_.first_layer(); node < graph_.size(); ++node)
+      for (int p = 0; p < plan_.participants && graph_[node].trainable(); ++p) {
+        WeightsRead& read = reads[at(node)][at(p)];
+        read.filters = regions_.at(regions_.computed, node, p).c;
+        const int source = graph_[node].inputs[0];
+        if (mode_ == Mode::kTrain && graph_[node].backward && graph_[source].backward) read.channels = contribution_box(regions_, plan_, {node, 0}, source, p).c;
+      }
+    return reads;
+  }
+
+  // The coordinator gathers the sums of all in place of its own part.
+  geometry::Range window(int p, int node) const {
+    return p == 0 ? geometry::Range{0, summed_elements(graph_, node)} : gradient_window(graph_, plan_, node, p);
+  }
+
+  // Has a part of this chunk.
+  bool gives(int p, const GradientChunk& chunk) const {
+    return set_.sharding->by_channels[at(chunk.node)] ? p == chunk.owner : !plan_.box(chunk.node, p).empty();
+  }
+
   // --- buffers ---------------------------------------------------------------------------------------------------
 
   // The participant's buffer for (node, slot), made on first use. -1 when its box is empty.
@@ -427,7 +455,7 @@ class Compiler {
   int gradient(int p, int node, std::vector<Step>& before) {
     if (!plan_.single_pass || p == 0 || plan_.box(node, p).empty()) return -1;
     const bool known = slots_[at(p)].contains({node, Slot::kGradient});
-    const Box box{{0, 1}, {0, 1}, {0, 1}, {0, summed_elements(graph_, node)}};
+    const Box box{{0, 1}, {0, 1}, {0, 1}, window(p, node)};
     const int number = buffer(p, node, Slot::kGradient, box);
     if (known) return number;
     Step& step = before.emplace_back();
@@ -510,10 +538,9 @@ class Compiler {
   }
 
   void sum_chunk(const GradientChunk& chunk, std::vector<std::vector<Step>>& later) {
-    const auto gives = [&](int p) { return !plan_.box(chunk.node, p).empty(); };
     const int owner = chunk.owner;
     delayed_[at(owner)].push_back(gradient_step(Op::kOwnGradient, chunk, owner, -1));
-    delayed_[at(owner)].back().accumulate = gives(owner);
+    delayed_[at(owner)].back().accumulate = gives(owner, chunk);
     const auto message = [&](Op send, Op receive, int from, int to, std::vector<Step>& sends) {
       ++transfers_;
       sends.push_back(gradient_step(send, chunk, from, to));
@@ -521,7 +548,7 @@ class Compiler {
       sends.back().transfer = later[at(to)].back().transfer = transfers_;
     };
     for (int p = 0; p < plan_.participants; ++p)
-      if (p != owner && gives(p)) message(Op::kSendGradient, Op::kReceiveGradient, p, owner, delayed_[at(p)]);
+      if (p != owner && gives(p, chunk)) message(Op::kSendGradient, Op::kReceiveGradient, p, owner, delayed_[at(p)]);
     if (owner != 0) message(Op::kSendSummed, Op::kReceiveSummed, owner, 0, later[at(owner)]);
   }
 

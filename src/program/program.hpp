@@ -3,12 +3,14 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "geometry/box.hpp"
 #include "graph/graph.hpp"
 #include "plan/plan.hpp"
+#include "program/gradient_chunks.hpp"
 
 namespace tessera::program {
 
@@ -25,7 +27,7 @@ enum class Slot : std::uint8_t {
   kStored,         // the layer's kept tensor: in training the raw convolution of a batch-normalised layer, else the output
   kActive,         // the output of a batch-normalised layer in training, made from kStored when needed
   kWinners,        // a max-pool's winner in each window, one byte
-  kGradient,       // the layer's summed gradient (gradient_chunks.hpp) as box.x, where no pass leaves it to the next
+  kGradient,       // the layer's summed gradient (gradient_chunks.hpp), elements box.x, where no pass leaves it to the next
   kDelta,          // dL/d(output), turned in place into dL/d(convolution) where batch-norm and activation are undone
   kDelivered,      // coordinator: the whole output, for the layers after the range
   kExternalDelta,  // coordinator: the whole delta that those layers gave
@@ -119,6 +121,8 @@ struct Program {
   std::vector<Step> backward;  // empty in test mode
   std::size_t arena_bytes = 0;
   plan::WireType wire = plan::WireType::kFloat32;  // of the floats that kSend and kReceive move
+  std::vector<geometry::Range> gradient_windows;   // [node]: elements of the summed gradient that are this participant's part
+  std::shared_ptr<const Sharding> sharding;        // the same for all of a set
 };
 
 // The programs of all participants for one (graph, plan, mode).
@@ -126,6 +130,7 @@ struct ProgramSet {
   Mode mode = Mode::kTrain;
   bool single_pass = false;  // Plan::single_pass
   std::vector<Program> programs;
+  std::shared_ptr<const Sharding> sharding;
 };
 
 // Bytes of one element of a slot in memory.

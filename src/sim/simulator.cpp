@@ -128,13 +128,13 @@ Forecast simulate(const Graph& graph, const ProgramSet& programs, const std::vec
     std::vector<DeviceForecast> not_counted(profiles.size());
     forecast.backward_seconds = Pass(graph, programs, &Program::backward, false, profiles, not_counted).run();
     const double with_sums = Pass(graph, programs, &Program::backward, true, profiles, forecast.devices).run();
-    forecast.reduce_seconds = with_sums - forecast.backward_seconds + update_weights(graph, profiles, forecast.devices);
+    forecast.reduce_seconds = with_sums - forecast.backward_seconds + update_weights(graph, *programs.sharding, profiles, forecast.devices);
   }
   for (std::size_t p = 0; p < profiles.size(); ++p) {
     DeviceForecast& device = forecast.devices[p];
     device.waiting_seconds = forecast.seconds(1) - device.busy_seconds;
     device.arena_bytes = programs.programs[p].arena_bytes;
-    device.parameter_bytes = parameter_bytes(graph, programs.mode, static_cast<int>(p), static_cast<int>(profiles.size()), programs.single_pass);
+    device.parameter_bytes = parameter_bytes(graph, programs, static_cast<int>(p));
     const auto needed = static_cast<double>(device.arena_bytes + device.parameter_bytes);
     forecast.fits = forecast.fits && (profiles[p].memory_bytes <= 0 || needed <= profiles[p].memory_bytes);
   }

@@ -44,11 +44,11 @@ class Update {
 
   void compute(int p, std::uint64_t count) { spend(p, static_cast<double>(count) * kUpdateBytesPerElement); }
 
-  // The owner's new values to everybody but the coordinator, who updates everything itself.
-  void share(const GradientChunk& chunk) {
-    const auto bytes = static_cast<std::uint64_t>(chunk.elements.size()) * kFloat;
+  // The owner's new values to those who read them, but not to the coordinator, who updates everything itself.
+  void share(const Graph& graph, const program::Sharding& sharding, const GradientChunk& chunk) {
     for (int to = 1; to < static_cast<int>(profiles_.size()); ++to) {
-      if (to == chunk.owner) continue;
+      const auto bytes = static_cast<std::uint64_t>(program::fresh_elements(graph, sharding, chunk, to)) * kFloat;
+      if (to == chunk.owner || bytes == 0) continue;
       spend(chunk.owner, 2.0 * static_cast<double>(bytes));
       messages_.push_back(network_.send(chunk.owner, to, bytes, clocks_[at(chunk.owner)]));
       devices_[at(chunk.owner)].sent_bytes += bytes;
@@ -87,28 +87,36 @@ std::vector<std::uint64_t> owned_elements(const std::vector<GradientChunk>& chun
   return owned;
 }
 
+std::uint64_t own_gradient(const program::Program& program) {
+  std::uint64_t elements = 0;
+  for (const auto& window : program.gradient_windows) elements += static_cast<std::uint64_t>(window.size());
+  return elements;
+}
+
 }  // namespace
 
-double update_weights(const Graph& graph, const std::vector<DeviceProfile>& profiles, std::vector<DeviceForecast>& devices) {
-  const auto chunks = program::gradient_chunks(graph, static_cast<int>(profiles.size()));
+double update_weights(const Graph& graph, const program::Sharding& sharding, const std::vector<DeviceProfile>& profiles,
+                      std::vector<DeviceForecast>& devices) {
+  const auto& chunks = sharding.chunks;
   const auto owned = owned_elements(chunks, profiles.size());
   const Elements count = elements(graph);
   Update update(profiles, devices);
   for (std::size_t p = 0; p < profiles.size(); ++p) update.compute(static_cast<int>(p), count.replicated + (p == 0 ? count.summed : owned[p]));
-  for (const GradientChunk& chunk : chunks) update.share(chunk);
+  for (const GradientChunk& chunk : chunks) update.share(graph, sharding, chunk);
   update.take();
   return update.seconds();
 }
 
-std::size_t parameter_bytes(const Graph& graph, program::Mode mode, int participant, int participants, bool single_pass) {
+std::size_t parameter_bytes(const Graph& graph, const program::ProgramSet& set, int participant) {
+  const int participants = static_cast<int>(set.programs.size());
   const Elements count = elements(graph);
   std::uint64_t total = count.summed + count.replicated + count.statistics;
-  if (mode == program::Mode::kTrain) {
+  if (set.mode == program::Mode::kTrain) {
     total += 2 * count.replicated;  // momentum and gradient
     if (participants == 1) total += count.summed;  // momentum; gradients are added to it
     else if (participant == 0) total += 2 * count.summed;
-    else total += 2 * owned_elements(program::gradient_chunks(graph, participants), at(participants))[at(participant)] +
-                  (single_pass ? 0 : count.summed);
+    else total += 2 * owned_elements(set.sharding->chunks, at(participants))[at(participant)] +
+                  (set.single_pass ? 0 : own_gradient(set.programs[at(participant)]));
   }
   return static_cast<std::size_t>(total * kFloat);
 }

@@ -10,10 +10,11 @@
 namespace tessera::sim {
 
 // Seconds; adds busy time, bytes and messages to `devices`, which are as many as participants. Mirrors exec/shard.hpp.
-double update_weights(const graph::Graph& graph, const std::vector<DeviceProfile>& profiles, std::vector<DeviceForecast>& devices);
+double update_weights(const graph::Graph& graph, const program::Sharding& sharding, const std::vector<DeviceProfile>& profiles,
+                      std::vector<DeviceForecast>& devices);
 
-// Weights and statistics as `participant` of `participants` holds them, and for training momentum and gradients, as far as
-// they are not among the tensors (Plan::single_pass).
-std::size_t parameter_bytes(const graph::Graph& graph, program::Mode mode, int participant, int participants, bool single_pass);
+// Weights and statistics as `participant` of the set holds them, and for training momentum and gradients, as far as they
+// are not among the tensors (Plan::single_pass).
+std::size_t parameter_bytes(const graph::Graph& graph, const program::ProgramSet& set, int participant);
 
 }  // namespace tessera::sim

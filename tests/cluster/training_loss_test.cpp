@@ -21,10 +21,11 @@ constexpr double kDetectionSeconds = 3.5;
 // Workers are lost in the first half: a fast machine must not be through before a test gets round to it.
 constexpr int kIterations = 60;
 
-TrainingCfg with_workers(int count) {
+TrainingCfg with_workers(int count, std::vector<std::string> more = {}) {
   TrainingCfg cfg;
   cfg.iterations = kIterations;
   cfg.distributed = {count == 0 ? "workers=none" : fmt::format("workers=local:{}", count), "threads=1"};
+  cfg.distributed.insert(cfg.distributed.end(), more.begin(), more.end());
   return cfg;
 }
 
@@ -65,6 +66,26 @@ TEST_CASE("a worker killed at any moment is noticed at once and costs nothing bu
     check_same_result(run.finish(), alone);
     CHECK(folder.leftovers().empty());
   }
+}
+
+TEST_CASE("a worker killed while everybody has filters of their own only costs nothing but time") {
+  const TrainingFolder folder;
+  const std::string alone = train(folder, "alone", with_workers(0));
+  std::mt19937_64 random(seed());
+  for (const char* channels : {"channels=2", "channels=5"}) {
+    INFO("seed ", seed(), ", ", std::string(channels));
+    TrainingRun run(folder, "killed", with_workers(4, {channels}));
+    const auto pids = run.worker_pids();
+    const char* const left[] = {"3 workers", "2 workers", "1 worker"};
+    for (std::size_t i = 0; i < 3; ++i) {
+      wait_for_moment(run, 3 + 9 * static_cast<int>(i), random);
+      const auto when = Clock::now();
+      REQUIRE(::kill(pids[(i + 1) % 4], SIGKILL) == 0);
+      CHECK(seconds_until_going_on(run, left[i], when) <= kDetectionSeconds);
+    }
+    check_same_result(run.finish(), alone);
+  }
+  CHECK(folder.leftovers().empty());
 }
 
 TEST_CASE("a worker killed while gradients are summed or updates are shared costs nothing but time") {

@@ -103,6 +103,29 @@ TEST_CASE("grids and groups change nothing but the order of sums") {
   check_same_result(train(folder, "fewer", with_workers(2, {"grid=1x2", "layers=5"})), alone);
 }
 
+TEST_CASE("layers cut along channels change nothing but the order of sums, whatever comes in between") {
+  const TrainingFolder folder;
+  const std::string alone = train(folder, "alone", with_workers(0));
+  for (const char* channels : {"channels=0", "channels=3", "channels=5-8", "channels=9"}) {
+    INFO(std::string(channels));
+    TrainingRun run(folder, "cut", with_workers(3, {channels}));
+    check_same_result(run.finish(), alone);
+    CHECK(run.has_line("cut along channels, each worker with filters of its own"));
+  }
+  CHECK(train(folder, "again", with_workers(4, {"channels=3"})) == train(folder, "twice", with_workers(4, {"channels=3"})));
+  {
+    INFO("testing in the middle");
+    TrainingRun run(folder, "tested", with_workers(4, {"grid=2x2", "channels=3"}), {"-map", "-map_every", "10"});
+    CHECK(run.finish() == train(folder, "untested", with_workers(4, {"grid=2x2", "channels=3"})));
+  }
+  {
+    INFO("several sizes");
+    TrainingCfg one = with_workers(0), workers = with_workers(4, {"channels=2-6"});
+    for (TrainingCfg* cfg : {&one, &workers}) cfg->random = true, cfg->iterations = 40;
+    check_same_result(train(folder, "workers", workers), train(folder, "one", one));
+  }
+}
+
 TEST_CASE("random=1 with workers trains at the same sizes with the same result") {
   const TrainingFolder folder;
   TrainingCfg alone = with_workers(0), workers = with_workers(4);

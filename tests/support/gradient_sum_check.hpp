@@ -16,7 +16,7 @@ namespace tessera::testing {
 // Every function throws std::runtime_error at what must not happen.
 class GradientSumCheck {
  public:
-  GradientSumCheck(const graph::Graph& graph, const plan::Plan& plan);
+  GradientSumCheck(const graph::Graph& graph, const plan::Plan& plan, const program::Sharding& sharding);
 
   // The participant has computed its part of the gradient of a layer's weights.
   void computed(int participant, int node) { computed_.insert({participant, node}); }
@@ -34,8 +34,10 @@ class GradientSumCheck {
     Parts parts;
   };
 
-  bool gives(int participant, int node) const { return !plan_.box(node, participant).empty(); }
-  Parts wanted(int node) const;
+  bool computes(int participant, int node) const { return !plan_.box(node, participant).empty(); }
+  // Computes some of these elements: where a layer is cut along channels, those of its own filters.
+  bool gives(int participant, const program::GradientChunk& chunk) const;
+  Parts wanted(const program::GradientChunk& chunk) const;
   const program::GradientChunk& chunk(const program::Step& step) const;
   void send(int participant, const program::Step& step, const Parts& parts);
 

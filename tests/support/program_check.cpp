@@ -64,7 +64,7 @@ struct Touched {
 class Checker {
  public:
   Checker(const Graph& graph, const Plan& plan, const ProgramSet& set)
-      : graph_(graph), plan_(plan), set_(set), train_(set.mode == program::Mode::kTrain), gradient_sums_(graph, plan) {
+      : graph_(graph), plan_(plan), set_(set), train_(set.mode == program::Mode::kTrain), gradient_sums_(graph, plan, *set.sharding) {
     const auto uses = graph::uses(graph);
     for (int node = 0; node < graph.size(); ++node) {
       sources_.push_back(graph::delta_sources(graph, uses[at(node)], node));
@@ -126,7 +126,8 @@ class Checker {
         require(b.external == outside && (p == 0 || !outside), "external is {}", b.external);
         require(!outside || b.box == Box::whole(plan_.batch, graph_[b.node].out), "{} is not the whole tensor",
                 to_string(b.box));
-        const bool gradient = b.slot == Slot::kGradient && b.box == Box{{0, 1}, {0, 1}, {0, 1}, {0, program::summed_elements(graph_, b.node)}};
+        const bool gradient = b.slot == Slot::kGradient && b.box == Box{{0, 1}, {0, 1}, {0, 1}, set_.programs[at(p)].gradient_windows[at(b.node)]} &&
+                              geometry::Range{0, program::summed_elements(graph_, b.node)}.contains(b.box.x);
         require(gradient || (b.slot != Slot::kGradient && !b.box.empty() && Box::whole(plan_.batch, graph_[b.node].out).contains(b.box)), "impossible box {}",
                 to_string(b.box));
         State initial = kNothing;

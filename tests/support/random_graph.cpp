@@ -196,6 +196,11 @@ plan::Layout random_layout(Rng& rng, const Graph& graph, Index batch) {
   layout.backward_ends = random_marks(rng, graph);
   layout.recompute = rng.chance(0.4);
   layout.single_pass = rng.chance(0.5);
+  if (cells > 1 && rng.chance(0.4)) {
+    const int begin = rng.between(graph.first_layer(), graph.size() - 1);
+    layout.channel_nodes = {begin, rng.chance(0.5) ? graph.size() : rng.between(begin + 1, graph.size())};
+    layout.channel_shares = random_shares(rng, cells, equal);
+  }
   return layout;
 }
 

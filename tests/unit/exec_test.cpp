@@ -8,6 +8,7 @@
 #include <set>
 
 #include "exec/interpreter.hpp"
+#include "program/compile.hpp"
 #include "program/gradient_chunks.hpp"
 #include "tests/support/random_graph.hpp"
 #include "tests/support/seed.hpp"
@@ -122,29 +123,43 @@ plan::Plan two_rows(const graph::Graph& graph) { return *plan::make_plan(graph, 
 
 TEST_CASE("chunks cover every summed element once, a round has at most one for every owner, and owners have equal shares") {
   Rng rng(testing::seed());
+  int by_channels = 0;
   for (int i = 0; i < 200; ++i) {
     const auto graph = testing::random_graph(rng, 8);
-    const int participants = rng.between(2, 9);
+    const auto plan = rng.chance(0.5) ? testing::random_free_plan(rng, graph, 2) : *plan::make_plan(graph, 2, testing::random_layout(rng, graph, 2));
+    if (plan.participants < 2) continue;
     CAPTURE(testing::describe(graph));
-    CAPTURE(participants);
-    std::map<int, geometry::Index> covered;
-    std::map<std::pair<int, int>, int> in_round;  // by round and owner
+    CAPTURE(testing::describe(plan));
+    std::map<int, std::map<geometry::Index, geometry::Index>> ranges;  // by node: end by begin
+    std::map<std::pair<int, int>, int> in_round;                      // by round and owner
     int node = graph.size();
-    for (const auto& chunk : program::gradient_chunks(graph, participants)) {
+    const auto sharding = *program::compile(graph, plan, program::Mode::kTrain).sharding;
+    for (const auto& chunk : sharding.chunks) {
       REQUIRE(chunk.node <= node);
       node = chunk.node;
-      REQUIRE(chunk.elements.begin == covered[node]);
       REQUIRE_FALSE(chunk.elements.empty());
-      covered[node] = chunk.elements.end;
-      REQUIRE((chunk.owner >= 0 && chunk.owner < participants));
+      REQUIRE(ranges[node].insert({chunk.elements.begin, chunk.elements.end}).second);
+      REQUIRE((chunk.owner >= 0 && chunk.owner < plan.participants));
       REQUIRE(++in_round[{chunk.round, chunk.owner}] == 1);
     }
-    for (int n = 0; n < graph.size(); ++n) REQUIRE(covered[n] == program::summed_elements(graph, n));
+    for (int n = 0; n < graph.size(); ++n) {
+      geometry::Index covered = 0;
+      for (const auto& [begin, end] : ranges[n]) {
+        REQUIRE(begin == covered);
+        covered = end;
+      }
+      REQUIRE(covered == program::summed_elements(graph, n));
+      by_channels += sharding.by_channels[static_cast<std::size_t>(n)];
+    }
   }
+  CHECK(by_channels > 0);
   const auto large = graph_of({1024, 4, 4}, 1024, 3);
+  const auto plan = *plan::make_plan(large, 1, {{{1}, {1, 1, 1, 1}, {1}}, {1, 2, 3, 4}, 5, {}, {}, {}});
   std::map<int, geometry::Index> share;
-  for (const auto& chunk : program::gradient_chunks(large, 5)) share[chunk.owner] += chunk.elements.size();
+  const auto divided = program::compile(large, plan, program::Mode::kTrain).sharding;
+  for (const auto& chunk : divided->chunks) share[chunk.owner] += chunk.elements.size();
   const auto fair = static_cast<double>(program::summed_elements(large, 1)) / 5;
+  CHECK(share.size() == 5);
   for (const auto& [owner, elements] : share) CHECK(std::abs(static_cast<double>(elements) - fair) < 100);
 }
 
@@ -189,7 +204,7 @@ TEST_CASE("momentum in shards: iterations give the same weights as with the mome
     }
   // The coordinator's momentum and the owners' are the same to the bit.
   for (int p = 1; p < 3; ++p) {
-    const auto master = exec::momentum_of(graph, a, p, 3);
+    const auto master = exec::momentum_of(a, *sharded.interpreter->programs().sharding, p);
     CHECK(std::ranges::equal(master, sharded.interpreter->executor(p).shard().momentum()));
     CHECK(std::any_of(master.begin(), master.end(), [](float value) { return value != 0; }));
   }

@@ -41,6 +41,35 @@ TEST_CASE("plan JSON comes back equal, and owned boxes are partitions") {
   }
 }
 
+TEST_CASE("layers cut along channels: shares follow the devices, each is a group of its own") {
+  graph::Graph graph;
+  graph.layers.resize(5);
+  for (int node = 0; node < 5; ++node) {
+    auto& l = graph.layers[static_cast<std::size_t>(node)];
+    l.out = {8, 4, 4};
+    l.source = node - 1;
+    if (node > 0) l.kind = graph::LayerKind::kConvolutional, l.inputs = {node - 1};
+  }
+  auto layout = four_tiles();
+  layout.forward_starts = {1}, layout.backward_ends = {4};
+  layout.channel_nodes = {2, 4}, layout.channel_shares = {3, 1, 3, 1};
+  auto plan = plan::make_plan(graph, 2, layout);
+  REQUIRE_MESSAGE(plan, plan.error().message);
+  CHECK(plan->forward_starts == std::vector<int>{1, 2, 3, 4});
+  CHECK(plan->backward_ends == std::vector<int>{1, 2, 3, 4});
+  CHECK(plan->box(1, 0) == Box{{0, 2}, {0, 8}, {0, 2}, {0, 2}});
+  for (const int node : {2, 3}) {
+    CHECK(plan->box(node, 0) == Box{{0, 2}, {0, 3}, {0, 4}, {0, 4}});
+    CHECK(plan->box(node, 3) == Box{{0, 2}, {7, 8}, {0, 4}, {0, 4}});
+  }
+  layout.channel_nodes = {2, 6};
+  CHECK(!plan::make_plan(graph, 2, layout));
+  layout.channel_nodes = {0, 2};
+  CHECK(!plan::make_plan(graph, 2, layout));
+  layout.channel_nodes = {2, 4}, layout.channel_shares = {1, 1};
+  CHECK(!plan::make_plan(graph, 2, layout));
+}
+
 TEST_CASE("groups follow their marks, and every plan has the marks it needs") {
   graph::Graph graph;
   graph.layers.resize(6);

@@ -230,6 +230,29 @@ TEST_CASE("simulated, what is chosen is valid, never worse than each or one, and
   }
 }
 
+TEST_CASE("layers are cut along channels where the cost says so, and nowhere when that is not wanted") {
+  using Channels = LayoutRequest::Channels;
+  const auto by_channels = [](const Plan& plan, std::size_t node) { return plan.owned[node][1].c.size() < 2; };
+  // Cheap from layer 3 on, and dear in the last one.
+  const plan::Cost cost = [&](const Plan& plan) {
+    double seconds = 10;
+    for (std::size_t node = 1; node < plan.owned.size(); ++node) seconds += by_channels(plan, node) == (node >= 4 && node < 6) ? 0 : 1;
+    return seconds;
+  };
+  LayoutRequest request;
+  const auto chosen = [&] { return choose(chain(6), 2, request, workers(2), cost).channel_nodes; };
+  CHECK(chosen().empty());
+  request.channels = Channels::kAuto;
+  CHECK(chosen() == geometry::Range{4, 6});
+  CHECK(choose(chain(6), 2, request, workers(1), cost).channel_nodes.empty());
+  request.channels = Channels::kNodes, request.channel_nodes = {2, 3};
+  CHECK(chosen() == geometry::Range{2, 3});
+  request.rows = 2, request.columns = 1;
+  CHECK(chosen() == geometry::Range{2, 3});
+  request.channels = Channels::kAuto;
+  CHECK(chosen().empty());  // the grid that was asked for is meant for all layers
+}
+
 TEST_CASE("fewer devices are only named when they are clearly faster, and then the fastest") {
   const std::vector<Device> devices = {{1, 1.0}, {2, 4.0}, {3, 2.0}, {4, 3.0}};
   std::set<std::vector<int>> seen;

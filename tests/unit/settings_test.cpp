@@ -142,6 +142,29 @@ TEST_CASE("groups") {
   check_bad("forward_groups", "4,4", "layer 4 stands after layer 4");
 }
 
+TEST_CASE("channels") {
+  using Kind = plan::LayoutRequest::Channels;
+  CHECK(Settings().channels.kind == Kind::kAuto);
+  CHECK(good("channels", "auto").channels.kind == Kind::kAuto);
+  CHECK(good("channels", "off").channels.kind == Kind::kOff);
+  const auto graph = four_layers();  // layers 3 to 6 are nodes 1 to 4
+  const auto nodes = [&](const char* value) {
+    const auto request = distributed::layout_request(good("channels", value), graph);
+    REQUIRE_MESSAGE(request, request.error().message);
+    CHECK(request->channels == Kind::kNodes);
+    return request->channel_nodes;
+  };
+  CHECK(nodes("4") == geometry::Range{2, 5});
+  CHECK(nodes("4-5") == geometry::Range{2, 4});
+  CHECK(nodes("3-6") == geometry::Range{1, 5});
+  for (const char* value : {"yes", "-1", "4-", "5-4", "4-5-6", "4,5", "4-5x", "99999999999"}) check_bad("channels", value, "12-14");
+  for (const char* value : {"2", "7", "3-7"}) {
+    const auto outside = distributed::layout_request(good("channels", value), graph);
+    REQUIRE_FALSE(outside);
+    CHECK(outside.error().message == fmt::format("some/net.cfg:17: channels={}: not all of these layers are wrapped; name layers from 3 to 6, or write auto", value));
+  }
+}
+
 TEST_CASE("recompute") {
   using Recompute = plan::LayoutRequest::Recompute;
   CHECK(good("recompute", "auto").recompute == Recompute::kAuto);
@@ -176,7 +199,7 @@ TEST_CASE("an unknown key is an error with the key that was meant, or all keys")
   CHECK(near.error().message == "some/net.cfg:17: [distributed] has no key 'worker'; did you mean 'workers'?");
   REQUIRE_FALSE(far);
   for (const char* key :
-       {"layers", "workers", "grid", "forward_groups", "backward_groups", "memory_mb", "wire", "recompute", "threads", "backend"})
+       {"layers", "workers", "grid", "forward_groups", "backward_groups", "memory_mb", "wire", "recompute", "channels", "threads", "backend"})
     CHECK_MESSAGE(far.error().message.find(key) != std::string::npos, far.error().message);
 }
 

@@ -265,7 +265,7 @@ std::vector<std::uint64_t> gradient_bytes(const Graph& graph, const plan::Plan& 
       if (program::sums_gradients(step.op) && program::is_send(step.op)) bytes.back() += program::message_bytes(graph, program, step);
   }
   std::vector<sim::DeviceForecast> devices(bytes.size());
-  CHECK(sim::update_weights(graph, std::vector<DeviceProfile>(bytes.size(), DeviceProfile{1, 1000, 1000, 0.1, 0}), devices) > 0);
+  CHECK(sim::update_weights(graph, *set.sharding, std::vector<DeviceProfile>(bytes.size(), DeviceProfile{1, 1000, 1000, 0.1, 0}), devices) > 0);
   for (std::size_t p = 0; p < bytes.size(); ++p) bytes[p] += devices[p].sent_bytes;
   return bytes;
 }
@@ -286,12 +286,35 @@ TEST_CASE("each of N participants that contribute sends 2(N-1)/N of the gradient
   }
 }
 
+TEST_CASE("cut along channels, gradients go to the coordinator only, and of others' filters workers take the input channels they read") {
+  const Graph graph = chain({64, 8, 8}, {{64, 3, 1, true}, {64, 3, 1, true}, {64, 3, 1}});
+  constexpr std::uint64_t kWeights = 64 * 64 * 9 * sizeof(float), kBiases = 64 * sizeof(float);
+  plan::Layout layout;
+  layout.participants = {1, 2, 3, 4};
+  layout.participant_count = 5;
+  layout.grid.rows.assign(4, 1.0);
+  layout.channel_nodes = {1, 4};
+  layout.channel_shares.assign(4, 1.0);
+  const auto bytes = gradient_bytes(graph, make(graph, 1, layout));
+  CHECK(bytes[0] == 0);
+  // Its filters of three layers to the coordinator; of the upper two, a quarter of the input channels to each other worker.
+  for (std::size_t p = 1; p < 5; ++p) CHECK(bytes[p] == (3 * kWeights + kBiases) / 4 + 2 * 3 * (kWeights / 4) / 4);
+  const auto set = program::compile(graph, make(graph, 1, layout), Mode::kTrain);
+  CHECK(set.sharding->partial());
+  CHECK_FALSE(program::compile(graph, bands(graph, 4), Mode::kTrain).sharding->partial());
+  // A quarter of the filters' gradient, of its momentum and of its sum; every weight.
+  const auto own = 3 * kWeights / 4 + kBiases / 4;
+  CHECK(sim::parameter_bytes(graph, set, 1) == 3 * kWeights + kBiases + 2 * own + 2 * kWeights / 4 + kWeights + kBiases + 2 * 4 * 2 * kBiases);
+}
+
 TEST_CASE("batch norm's own gradients are not summed; momentum and sums are divided") {
   const Graph graph = chain({1024, 4, 4}, {{1024, 3, 1, true}});
   constexpr std::uint64_t kWeights = 1024 * 1024 * 9, kNorm = 2 * 1024, kStatistics = 2 * 1024;
   for (const std::uint64_t bytes : gradient_bytes(graph, bands(graph, 4))) CHECK(bytes == 6 * kWeights * sizeof(float) / 4);
   const auto floats = [&](Mode mode, int participant, int participants, bool single_pass) {
-    return sim::parameter_bytes(graph, mode, participant, participants, single_pass) / sizeof(float);
+    auto plan = bands(graph, participants);
+    plan.single_pass = single_pass;
+    return sim::parameter_bytes(graph, program::compile(graph, plan, mode), participant) / sizeof(float);
   };
   CHECK(floats(Mode::kTest, 1, 4, false) == kWeights + kNorm + kStatistics);
   CHECK(floats(Mode::kTrain, 0, 1, false) == 2 * kWeights + 3 * kNorm + kStatistics);
