@@ -167,7 +167,7 @@ bool Executor::sends_input(const Step& step) const {
 
 base::Status Executor::send_inputs(Mailbox& mailbox, std::uint64_t ahead) {
   for (const Step& step : program_->forward)
-    if (sends_input(step)) TESSERA_TRY(send(step, mailbox, ahead));
+    if (sends_input(step)) TESSERA_TRY(send({&step, 1}, mailbox, ahead));
   return {};
 }
 
@@ -213,11 +213,16 @@ void Executor::restore() {
 }
 
 base::Status Executor::run(const std::vector<Step>& steps, Mailbox& mailbox, Pass pass) {
-  for (const Step& step : steps) {
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    const Step& step = steps[i];
     if (program::sums_gradients(step.op)) {
       if (pass.sums_gradients) TESSERA_TRY(sum_gradient(step, mailbox));
     } else if (pass.inputs_are_sent && sends_input(step)) {
       continue;
+    } else if (step.op == Op::kSend) {
+      const auto same = same_sends(steps, i);
+      TESSERA_TRY(send(same, mailbox));
+      i += same.size() - 1;
     } else if (is_transfer(step.op)) {
       TESSERA_TRY(transfer(step, mailbox));
     } else {
@@ -338,9 +343,15 @@ void Executor::backward_step(const Step& step) {
   }
 }
 
+// From `first` on, the sends of one box of one buffer.
+std::span<const Step> Executor::same_sends(const std::vector<Step>& steps, std::size_t first) const {
+  std::size_t end = first + 1;
+  while (end < steps.size() && steps[end].op == Op::kSend && steps[end].a == steps[first].a && steps[end].box == steps[first].box) ++end;
+  return std::span(steps).subspan(first, end - first);
+}
+
 base::Status Executor::transfer(const Step& step, Mailbox& mailbox) {
   switch (step.op) {
-    case Op::kSend: return send(step, mailbox);
     case Op::kReceive: return receive(step, mailbox);
     case Op::kSendMoments: return send_part(step, mailbox, std::as_bytes(part(norm(step.node).moments, self_, step.node)), kMomentFields);
     case Op::kReceiveMoments:
@@ -358,7 +369,8 @@ Piece Executor::piece(const Step& step) const {
   return {step.transfer, wire::ElementType::kFloat16, {{0, 1}, {0, 1}, {0, 1}, {0, halves}}};
 }
 
-base::Status Executor::send(const Step& step, Mailbox& mailbox, std::uint64_t ahead) {
+base::Status Executor::send(std::span<const Step> steps, Mailbox& mailbox, std::uint64_t ahead) {
+  const Step& step = steps.front();
   const Piece piece = this->piece(step);
   Frame frame = mailbox.allocate(static_cast<std::size_t>(piece.box.elements()) * wire::element_bytes(piece.type));
   if (piece.type == wire::ElementType::kUint8) {
@@ -373,7 +385,13 @@ base::Status Executor::send(const Step& step, Mailbox& mailbox, std::uint64_t ah
   } else {
     kernels::pack(view(step.a), step.box, frame.bytes(), pool_);
   }
-  return mailbox.send(step.peer, Lane::kBulk, piece, std::move(frame), ahead);
+  auto frames = Frame::share(std::move(frame), steps.size());
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    Piece part = piece;
+    part.transfer = steps[i].transfer;
+    TESSERA_TRY(mailbox.send(steps[i].peer, Lane::kBulk, part, std::move(frames[i]), ahead));
+  }
+  return {};
 }
 
 base::Status Executor::receive(const Step& step, Mailbox& mailbox) {

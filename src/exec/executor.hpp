@@ -92,6 +92,7 @@ class Executor {
   };
   base::Status run(const std::vector<program::Step>& steps, Mailbox& mailbox, Pass pass);
   base::Status transfer(const program::Step& step, Mailbox& mailbox);
+  std::span<const program::Step> same_sends(const std::vector<program::Step>& steps, std::size_t first) const;
   base::Status sum_gradient(const program::Step& step, Mailbox& mailbox);
   void compute(const program::Step& step);
   void forward_step(const program::Step& step);
@@ -101,7 +102,8 @@ class Executor {
   geometry::View<std::uint8_t> winners(int buffer) const;
   bool sends_input(const program::Step& step) const;
   Piece piece(const program::Step& step) const;
-  base::Status send(const program::Step& step, Mailbox& mailbox, std::uint64_t ahead = 0);
+  // The box of the first step, to the peers of all: steps of one buffer and box.
+  base::Status send(std::span<const program::Step> steps, Mailbox& mailbox, std::uint64_t ahead = 0);
   base::Status receive(const program::Step& step, Mailbox& mailbox);
   // This participant's part of a layer's statistics as a message, and a peer's into its place.
   base::Status send_part(const program::Step& step, Mailbox& mailbox, std::span<const std::byte> part, geometry::Index fields);

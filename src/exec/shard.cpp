@@ -50,7 +50,7 @@ class Fresh {
     view_ = {values_.weights.data(), {piece_.box.n, {0, graph.input_channels(chunk.node)}, {0, 1}, {0, taps}}};
   }
 
-  base::Status send(int to, Mailbox& mailbox, base::ThreadPool& pool) const {
+  base::Status send(const std::vector<int>& takers, Mailbox& mailbox, base::ThreadPool& pool) const {
     transport::Frame frame = mailbox.allocate(static_cast<std::size_t>(piece_.box.elements()) * sizeof(float));
     if (whole_) {
       copy(std::as_bytes(values_.weights), frame.bytes());
@@ -58,7 +58,9 @@ class Fresh {
     } else {
       kernels::pack(view_, piece_.box, frame.bytes(), pool);
     }
-    return mailbox.send(to, transport::Lane::kBulk, piece_, std::move(frame));
+    auto frames = transport::Frame::share(std::move(frame), takers.size());
+    for (std::size_t i = 0; i < takers.size(); ++i) TESSERA_TRY(mailbox.send(takers[i], transport::Lane::kBulk, piece_, std::move(frames[i])));
+    return {};
   }
 
   base::Status receive(int from, Mailbox& mailbox, base::ThreadPool& pool) const {
@@ -142,8 +144,10 @@ base::Status exchange_updates(const graph::Graph& graph, const Parameters& param
     return {};
   };
   const auto give = [&](std::size_t i) -> base::Status {
+    std::map<std::pair<Index, Index>, std::vector<int>> takers;  // by channels
     for (int to = 1; to < participants && chunks[i].owner == self; ++to)
-      if (const Range some = channels(i, to); to != self && !some.empty()) TESSERA_TRY(Fresh(graph, parameters, chunks[i], some, i).send(to, mailbox, pool));
+      if (const Range some = channels(i, to); to != self && !some.empty()) takers[{some.begin, some.end}].push_back(to);
+    for (const auto& [some, those] : takers) TESSERA_TRY(Fresh(graph, parameters, chunks[i], {some.first, some.second}, i).send(those, mailbox, pool));
     return {};
   };
   // A round leaves before the one before it is waited for, so that there is always something on the way.

@@ -16,6 +16,8 @@ namespace {
 // Cutting samples apart leaves every device with whole maps in memory: only where it pays.
 constexpr double kSampleCutGain = 0.99;
 constexpr double kFewerGain = 0.95;
+// What the simulator cannot tell apart.
+constexpr double kEquallyGood = 0.995;
 // Grids whose groups are searched for, out of those that were looked at.
 constexpr std::size_t kGridsSearched = 2;
 constexpr int kEvaluationsForFewer = 40;
@@ -114,18 +116,23 @@ Choice search(const std::vector<Grid>& grids, const std::vector<Device>& devices
   return best;
 }
 
-// The same layout with its last layers, or the last but one, cut along channels, from where that is fastest.
+// The same layout with its last layers, or the last but one, cut along channels, from where that is fastest; of equally good
+// ranges the shortest.
 Choice with_channels(const Choice& choice, const Graph& graph, Evaluator& evaluate) {
-  Choice best = choice;
+  std::vector<Choice> choices = {choice};
+  double best = choice.seconds;
   for (int end = graph.size(); end >= graph.size() - 1; --end)
     for (int begin = end - 1, behind = 0; begin >= graph.first_layer() && evaluate.left() > 0; --begin) {
-      Choice next = choice;
-      next.layout.channel_nodes = {begin, end};
-      next.seconds = evaluate(next.layout);
-      if (next.seconds < best.seconds) best = std::move(next), behind = 0;
+      choices.push_back(choice);
+      choices.back().layout.channel_nodes = {begin, end};
+      choices.back().seconds = evaluate(choices.back().layout);
+      if (choices.back().seconds < best) best = choices.back().seconds, behind = 0;
       else if (++behind > kLayersLookedFurther) break;
     }
-  return best;
+  std::erase_if(choices, [&](const Choice& c) { return kEquallyGood * c.seconds > best; });
+  if (choices.empty()) return choice;  // nothing is possible
+  return *std::min_element(choices.begin(), choices.end(),
+                           [](const Choice& a, const Choice& b) { return a.layout.channel_nodes.size() < b.layout.channel_nodes.size(); });
 }
 
 base::Result<Choice> choose_with(bool recompute, const Graph& graph, Index batch, const LayoutRequest& request, const std::vector<Device>& devices,

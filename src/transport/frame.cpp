@@ -2,6 +2,7 @@
 
 #include "base/check.hpp"
 
+#include <atomic>
 #include <cstring>
 #include <new>
 
@@ -19,6 +20,28 @@ Frame Frame::copy_of(std::span<const std::byte> bytes) {
   Frame frame = allocate(bytes.size());
   if (!bytes.empty()) std::memcpy(frame.data(), bytes.data(), bytes.size());
   return frame;
+}
+
+std::vector<Frame> Frame::share(Frame frame, std::size_t count) {
+  TESSERA_CHECK(count > 0, "shared by nobody");
+  struct Shared {
+    Frame frame;
+    std::atomic<std::size_t> left;
+  };
+  std::vector<Frame> frames;
+  if (count == 1) {
+    frames.push_back(std::move(frame));
+    return frames;
+  }
+  std::byte* const data = frame.data();
+  const std::size_t size = frame.size();
+  auto* const shared = new Shared{std::move(frame), count};
+  for (std::size_t i = 0; i < count; ++i)
+    frames.push_back({data, size, shared, [](void* owner) {
+                        auto* const ours = static_cast<Shared*>(owner);
+                        if (ours->left.fetch_sub(1) == 1) delete ours;
+                      }});
+  return frames;
 }
 
 void Frame::shrink(std::size_t bytes) {

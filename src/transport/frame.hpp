@@ -4,12 +4,13 @@
 #include <cstddef>
 #include <span>
 #include <utility>
+#include <vector>
 
 namespace tessera::transport {
 
 inline constexpr std::size_t kFrameAlignment = 64;
 
-// Move-only. Whoever holds the frame owns the memory and may write to it.
+// Move-only. Whoever holds the frame owns the memory and may write to it, but for frames that share theirs.
 // Alignment of bytes(): 64 for frames from allocate() and copy_of(), and for received frames of at most 8 KiB;
 // larger received frames lie where the transport's library put them, aligned for float but not always for double.
 class Frame {
@@ -31,6 +32,9 @@ class Frame {
   // Contents are not initialised. Throws std::bad_alloc like any allocation.
   static Frame allocate(std::size_t bytes);
   static Frame copy_of(std::span<const std::byte> bytes);
+
+  // `count` frames (at least one) over the same memory, for as many receivers: read only.
+  static std::vector<Frame> share(Frame frame, std::size_t count);
 
   std::span<std::byte> bytes() { return {data_, size_}; }
   std::span<const std::byte> bytes() const { return {data_, size_}; }
