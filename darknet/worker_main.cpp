@@ -25,7 +25,7 @@ int run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  tessera::base::return_freed_memory();
+  tessera::base::return_freed_memory(4 * tessera::base::kMebibyte);  // most messages are smaller
   try {
     return run(argc, argv);
   } catch (const std::exception& failure) {

@@ -14,13 +14,13 @@
 //   plan {key, members, graph, plan, mode, fingerprint}
 //                                         →
 //                                         ←       planned {key, arena_bytes}
-//   momentum {offset} + blob, repeated    →       (of its chunks; only after a training plan for other members than before)
+//   momentum {offset} + blob, repeated    →       (of its chunks; only after a training plan that divides them otherwise)
 //                                         ←       momentum_taken {offset}, each
 //   run {key, pass, run}                  →       (forward, backward: silent; last_backward: summed {run})
 //   commit {run, learning_rate, momentum, decay, batch}
 //                                         →
 //   abort {}                              →
-//                                         ←       aborted {complete}: false when its weights are a mixture of two updates
+//                                         ←       aborted {complete}: false when it lacks weights, or they are a mixture of two updates
 //   close {}                              →
 //   beat {}                               ↔       every kBeatInterval, both ways; the worker's carry its usage
 //                                         ←       failed {code, message, peer}: the current work cannot go on

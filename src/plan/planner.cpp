@@ -157,7 +157,8 @@ base::Result<Choice> choose_with(bool recompute, const Graph& graph, Index batch
   Evaluator evaluate(graph, batch, cost, most_evaluations);
   if (grids.size() == 1 && !open.forward && !open.backward) return Choice{layout, evaluate(layout)};
   Choice best = search(grids, devices, layout, open, evaluate);
-  if (request.channels == LayoutRequest::Channels::kAuto && request.rows == 0 && !alone) {
+  // Whole maps are gathered for it, which costs what recomputation is to save.
+  if (request.channels == LayoutRequest::Channels::kAuto && request.rows == 0 && !alone && !recompute) {
     Evaluator more(graph, batch, cost, std::min(most_evaluations, kEvaluationsForChannels));
     best = with_channels(best, graph, more);
   }
