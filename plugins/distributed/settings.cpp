@@ -175,11 +175,11 @@ base::Result<std::optional<std::vector<int>>> nodes_of(const Groups& groups, con
 base::Status set_channels(const Channels& channels, const graph::Graph& graph, plan::LayoutRequest& request) {
   request.channels = channels.kind;
   if (channels.kind != plan::LayoutRequest::Channels::kNodes) return {};
-  const int first = graph.first_layer(), offset = first - graph[first].source;
-  const int begin = channels.first + offset, end = channels.last < 0 ? graph.size() : channels.last + offset + 1;
+  const geometry::Index first = graph.first_layer(), offset = first - graph[graph.first_layer()].source;
+  const geometry::Index begin = channels.first + offset, end = channels.last < 0 ? graph.size() : channels.last + offset + 1;
   if (begin < first || end > graph.size() || begin >= end)
     return base::error(ErrorCode::kInvalidArgument, "{}: not all of these layers are wrapped; name layers from {} to {}, or write auto", channels.where,
-                       graph[first].source, graph.layers.back().source);
+                       graph[graph.first_layer()].source, graph.layers.back().source);
   request.channel_nodes = {begin, end};
   return {};
 }

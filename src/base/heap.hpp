@@ -3,10 +3,11 @@
 
 namespace tessera::base {
 
+inline constexpr int kMebibyte = 1 << 20;
+
 // Has malloc() give memory back to the system as soon as it is free. Messages and images come in bursts on several
 // threads; left to itself glibc keeps what the largest burst of each thread needed (30 MB of a training process).
 // `reused`: smaller blocks stay with the program, whose pages are then not made anew each time.
-inline constexpr int kMebibyte = 1 << 20;
 void return_freed_memory(int reused = kMebibyte);
 
 }  // namespace tessera::base

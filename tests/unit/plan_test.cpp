@@ -20,6 +20,19 @@ graph::Graph random_graph() {
     if (auto graph = testing::random_graph(rng, 8); graph.size() > 5) return graph;
 }
 
+// Convolutions that all give this shape, layers 0 to `count` - 1.
+graph::Graph chain(int count, geometry::Shape shape) {
+  graph::Graph graph;
+  graph.layers.resize(static_cast<std::size_t>(count) + 1);
+  for (int node = 0; node <= count; ++node) {
+    auto& l = graph.layers[static_cast<std::size_t>(node)];
+    l.out = shape;
+    l.source = node - 1;
+    if (node > 0) l.kind = graph::LayerKind::kConvolutional, l.inputs = {node - 1};
+  }
+  return graph;
+}
+
 // A 2x2 grid over four participants.
 plan::Layout four_tiles() { return {{{1}, {1, 1}, {1, 1}}, {0, 1, 2, 3}, 4, {}, {}, {}}; }
 
@@ -42,14 +55,7 @@ TEST_CASE("plan JSON comes back equal, and owned boxes are partitions") {
 }
 
 TEST_CASE("layers cut along channels: shares follow the devices, each is a group of its own") {
-  graph::Graph graph;
-  graph.layers.resize(5);
-  for (int node = 0; node < 5; ++node) {
-    auto& l = graph.layers[static_cast<std::size_t>(node)];
-    l.out = {8, 4, 4};
-    l.source = node - 1;
-    if (node > 0) l.kind = graph::LayerKind::kConvolutional, l.inputs = {node - 1};
-  }
+  const auto graph = chain(4, {8, 4, 4});
   auto layout = four_tiles();
   layout.forward_starts = {1}, layout.backward_ends = {4};
   layout.channel_nodes = {2, 4}, layout.channel_shares = {3, 1, 3, 1};
@@ -71,14 +77,7 @@ TEST_CASE("layers cut along channels: shares follow the devices, each is a group
 }
 
 TEST_CASE("groups follow their marks, and every plan has the marks it needs") {
-  graph::Graph graph;
-  graph.layers.resize(6);
-  for (int node = 0; node < 6; ++node) {
-    auto& l = graph.layers[static_cast<std::size_t>(node)];
-    l.out = {1, 8, 8};
-    l.source = node - 1;
-    if (node > 0) l.kind = graph::LayerKind::kConvolutional, l.inputs = {node - 1};
-  }
+  const auto graph = chain(5, {1, 8, 8});
   REQUIRE(graph::validate(graph));
   auto layout = four_tiles();
   layout.forward_starts = {3};

@@ -158,7 +158,7 @@ TEST_CASE("channels") {
   CHECK(nodes("4-5") == geometry::Range{2, 4});
   CHECK(nodes("3-6") == geometry::Range{1, 5});
   for (const char* value : {"yes", "-1", "4-", "5-4", "4-5-6", "4,5", "4-5x", "99999999999"}) check_bad("channels", value, "12-14");
-  for (const char* value : {"2", "7", "3-7"}) {
+  for (const char* value : {"2", "7", "3-7", "3-2147483647"}) {
     const auto outside = distributed::layout_request(good("channels", value), graph);
     REQUIRE_FALSE(outside);
     CHECK(outside.error().message == fmt::format("some/net.cfg:17: channels={}: not all of these layers are wrapped; name layers from 3 to 6, or write auto", value));
