@@ -33,6 +33,7 @@ constexpr OptionSpec kOptions[] = {
     {"test", kFlag, "plan: for inference"},
     {"once", kFlag, "worker: leave after one session"},
     {"parent", kInteger, "worker: leave when this process is not its parent any more"},
+    {"shared_memory", kInteger, "worker: file descriptor of memory shared with the process that started it (-1: none)"},
     {"iou_thresh", kReal, "overlap a detection needs to count (default 0.5)"},
     {"points", kInteger, "0: area under the curve (default); 11 or 101: mean over so many recalls"},
     {"thresh", kReal, "lowest score of a detection (default 0.25)"},

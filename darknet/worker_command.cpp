@@ -45,7 +45,7 @@ Command worker_command(base::Result<int> (*run)(const Arguments&)) {
           0,
           "",
           "compute for a coordinator on another machine",
-          {"listen", "name", "threads", "insecure", "once", "parent"},
+          {"listen", "name", "threads", "insecure", "once", "parent", "shared_memory"},
           run};
 }
 
@@ -66,6 +66,7 @@ base::Result<int> serve_as_worker(const Arguments& arguments) {
   options.name = arguments.text("name", "");
   options.threads = static_cast<int>(arguments.integer("threads", 0));
   options.parent = static_cast<int>(arguments.integer("parent", 0));
+  options.shared_memory = static_cast<int>(arguments.integer("shared_memory", -1));
   options.insecure = arguments.has("insecure");
   options.once = arguments.has("once");
   options.backend_cache = backend_cache_file();

@@ -230,6 +230,7 @@ Status find_workers(const Settings& settings, const std::string& program, Sessio
     local = std::make_unique<cluster::LocalWorkers>(std::move(started));
     session.workers = local->specs();
     session.socket_directory = local->directory();
+    session.shared_memory = local->shared_memory();
   } else if (!settings.cluster_file.empty()) {
     TESSERA_ASSIGN(session.workers, cluster::read_cluster_file(settings.cluster_file));
     for (auto& worker : session.workers)

@@ -60,6 +60,7 @@ base::Result<std::unique_ptr<Coordinator>> Coordinator::start(const graph::Graph
     endpoint = std::move(transport::make_inproc_endpoints(1)[0]);  // nobody to talk to, nothing to listen at
   } else {
     TESSERA_ASSIGN(zmq.bind, coordinator_bind(options));
+    zmq.shared_memory = options.shared_memory;
     TESSERA_ASSIGN(endpoint, transport::make_zmq_endpoint(zmq));
   }
   std::unique_ptr<Coordinator> self(new Coordinator(graph, parameters, std::move(options), std::move(endpoint), session));

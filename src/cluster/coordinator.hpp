@@ -20,6 +20,7 @@
 #include "observe/device_report.hpp"
 #include "plan/planner.hpp"
 #include "transport/endpoint.hpp"
+#include "transport/shared_memory.hpp"
 #include "transport/token.hpp"
 
 namespace tessera::cluster {
@@ -27,6 +28,7 @@ namespace tessera::cluster {
 struct SessionOptions {
   std::vector<WorkerSpec> workers;  // none: the coordinator computes alone
   std::string socket_directory;     // for sockets of local workers; empty: tcp
+  std::shared_ptr<transport::SharedMemory> shared_memory;  // with local workers; may be null
   plan::LayoutRequest layout;
   kernels::Backend backend = kernels::Backend::kBlas;
   bool workers_choose_backend = false;  // each takes what is fastest on its machine instead of `backend`

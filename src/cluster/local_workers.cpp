@@ -22,7 +22,8 @@ namespace {
 
 constexpr base::Milliseconds kStopPatience{2000};
 
-base::Result<pid_t> spawn(const std::string& program, std::vector<std::string> arguments) {
+// The process inherits `descriptor`, if that is one.
+base::Result<pid_t> spawn(const std::string& program, std::vector<std::string> arguments, int descriptor) {
   std::vector<char*> argv;
   for (auto& argument : arguments) argv.push_back(argument.data());
   argv.push_back(nullptr);
@@ -30,8 +31,12 @@ base::Result<pid_t> spawn(const std::string& program, std::vector<std::string> a
   posix_spawnattr_t attributes;
   posix_spawnattr_init(&attributes);
   posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP);
+  posix_spawn_file_actions_t files;
+  posix_spawn_file_actions_init(&files);
+  if (descriptor >= 0) posix_spawn_file_actions_adddup2(&files, descriptor, descriptor);  // onto itself: to be kept open
   pid_t pid = 0;
-  const int failed = posix_spawnp(&pid, program.c_str(), nullptr, &attributes, argv.data(), environ);
+  const int failed = posix_spawnp(&pid, program.c_str(), &files, &attributes, argv.data(), environ);
+  posix_spawn_file_actions_destroy(&files);
   posix_spawnattr_destroy(&attributes);
   if (failed) return base::error(ErrorCode::kIo, "cannot start a worker process ({}): {}", program, std::strerror(failed));
   return pid;
@@ -53,9 +58,12 @@ base::Result<LocalWorkers> LocalWorkers::start(const std::string& program, int c
   workers.directory_ = directory;
   const std::string own = worker_program();
   const std::string& starts = own.empty() ? program : own;
+  if (count + 1 <= transport::kMostSharers) workers.shared_memory_ = transport::SharedMemory::create(count + 1).value_or(nullptr);
+  const int memory = workers.shared_memory_ ? workers.shared_memory_->descriptor() : -1;
   for (int i = 1; i <= count; ++i) {
     const std::string name = fmt::format("local:{}", i), address = fmt::format("ipc://{}/worker-{}", directory, i);
-    TESSERA_ASSIGN(const pid_t pid, spawn(starts, {starts, "worker", "-listen", address, "-name", name, "-once", "-parent", fmt::to_string(getpid())}));
+    TESSERA_ASSIGN(const pid_t pid, spawn(starts, {starts, "worker", "-listen", address, "-name", name, "-once", "-parent", fmt::to_string(getpid()),
+                                            "-shared_memory", fmt::to_string(memory)}, memory));
     workers.pids_.push_back(pid);
     workers.specs_.push_back({name, address, 1.0, threads, 0});
   }
@@ -63,7 +71,8 @@ base::Result<LocalWorkers> LocalWorkers::start(const std::string& program, int c
 }
 
 LocalWorkers::LocalWorkers(LocalWorkers&& other) noexcept
-    : directory_(std::move(other.directory_)), specs_(std::move(other.specs_)), pids_(std::move(other.pids_)) {
+    : directory_(std::move(other.directory_)), specs_(std::move(other.specs_)), pids_(std::move(other.pids_)),
+      shared_memory_(std::move(other.shared_memory_)) {
   other.directory_.clear();
   other.pids_.clear();
 }

@@ -56,8 +56,10 @@ void remove_socket_directory(const std::string& listen) {
 // The thread that owns the control socket. Sessions compute in threads of their own and hand it their answers.
 class Server {
  public:
-  Server(const WorkerOptions& options, const std::atomic<bool>& stop, std::unique_ptr<transport::ControlServer> control)
-      : options_(options), stop_(stop), control_(std::move(control)), name_(options.name.empty() ? host_name() : options.name) {}
+  Server(const WorkerOptions& options, const std::atomic<bool>& stop, std::unique_ptr<transport::ControlServer> control,
+         std::shared_ptr<transport::SharedMemory> shared_memory)
+      : options_(options), stop_(stop), control_(std::move(control)),
+        host_{control_->address(), options.threads, options.backend_cache, std::move(shared_memory)}, name_(options.name.empty() ? host_name() : options.name) {}
 
   Status serve() {
     while (!stop_ && !finished_) {
@@ -107,7 +109,7 @@ class Server {
 
   void open(const wire::ControlMessage& message) {
     session_.reset();
-    auto session = WorkerSession::open(message, control_->address(), options_.threads, options_.backend_cache, known_, [this](std::string text) {
+    auto session = WorkerSession::open(message, host_, known_, [this](std::string text) {
       {
         std::lock_guard lock(mutex_);
         replies_.push_back(std::move(text));
@@ -171,6 +173,7 @@ class Server {
   const WorkerOptions& options_;
   const std::atomic<bool>& stop_;
   const std::unique_ptr<transport::ControlServer> control_;
+  const SessionHost host_;
   const std::string name_;
   transport::ControlPeer coordinator_ = 0;
   std::unique_ptr<WorkerSession> session_;
@@ -189,9 +192,13 @@ Status serve(const WorkerOptions& options, const std::atomic<bool>& stop, void (
   if (!transport::is_local_bind(address) && !options.insecure)
     return base::error(ErrorCode::kInvalidArgument,
                        "{} can be reached from other machines and nothing protects it; in a network you trust add -insecure", options.listen);
+  std::shared_ptr<transport::SharedMemory> shared_memory;
+  if (options.shared_memory >= 0) {
+    TESSERA_ASSIGN(shared_memory, transport::SharedMemory::open(options.shared_memory));
+  }
   TESSERA_ASSIGN(auto control, transport::listen_control(options.listen));
   announce(as_people_write_it(control->address()));
-  return Server(options, stop, std::move(control)).serve();
+  return Server(options, stop, std::move(control), std::move(shared_memory)).serve();
 }
 
 }  // namespace tessera::cluster

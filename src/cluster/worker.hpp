@@ -16,6 +16,7 @@ struct WorkerOptions {
   bool insecure = false;      // allow listening beyond this machine without keys
   std::string backend_cache;  // file that remembers measured choices of a backend (kernels/convolution_select.hpp)
   bool once = false;          // leave after one session, or when nobody has opened one within a minute
+  int shared_memory = -1;     // inherited descriptor of the memory it shares with the participants of its one session; -1: none
   int parent = 0;             // leave when this process is no longer the parent (0: does not matter)
 };
 

@@ -40,8 +40,7 @@ std::string failed_text(const base::Error& error, int peer) {
 
 }  // namespace
 
-base::Result<std::unique_ptr<WorkerSession>> WorkerSession::open(const wire::ControlMessage& message, const std::string& listen, int threads,
-                                                                 const std::string& backend_cache, KnownParameters& known, Reply reply) {
+base::Result<std::unique_ptr<WorkerSession>> WorkerSession::open(const wire::ControlMessage& message, const SessionHost& host, KnownParameters& known, Reply reply) {
   const Fields fields(message);
   TESSERA_ASSIGN(const std::uint64_t session, fields.hash("session"));
   TESSERA_ASSIGN(const std::string token_text, fields.string("token"));
@@ -61,19 +60,20 @@ base::Result<std::unique_ptr<WorkerSession>> WorkerSession::open(const wire::Con
   transport::ZmqOptions options;
   options.self = static_cast<int>(number);
   options.token = token;
+  options.shared_memory = host.shared_memory;
   if (!data_bind.empty()) {
     options.bind = data_bind;
   } else {
     // Beside the worker's own address, on any free port.
-    options.bind = listen.starts_with("tcp://") ? listen.substr(0, listen.rfind(':')) + ":*" : fmt::format("{}-data-{}", listen, number);
+    options.bind = host.listen.starts_with("tcp://") ? host.listen.substr(0, host.listen.rfind(':')) + ":*" : fmt::format("{}-data-{}", host.listen, number);
   }
   TESSERA_ASSIGN(auto endpoint, transport::make_zmq_endpoint(options));
   TESSERA_ASSIGN(const std::string address, endpoint->address());
 
-  const int thread_count = threads > 0 ? threads : wanted_threads > 0 ? static_cast<int>(wanted_threads)
-                                                                      : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  const int thread_count = host.threads > 0 ? host.threads : wanted_threads > 0 ? static_cast<int>(wanted_threads)
+                                                                                : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
   std::unique_ptr<WorkerSession> result(
-      new WorkerSession(graph, session, static_cast<int>(number), std::move(endpoint), backend, backend_cache, thread_count, std::move(reply)));
+      new WorkerSession(graph, session, static_cast<int>(number), std::move(endpoint), backend, host.backend_cache, thread_count, std::move(reply)));
   const auto& parameters = result->storage_.parameters();
   const bool has = known.hash == hash && known.bytes.size() == exec::parameter_bytes(parameters);
   if (has) {

@@ -12,6 +12,7 @@
 
 #include "exec/executor.hpp"
 #include "transport/endpoint.hpp"
+#include "transport/shared_memory.hpp"
 #include "wire/control.hpp"
 
 namespace tessera::cluster {
@@ -22,14 +23,20 @@ struct KnownParameters {
   std::vector<std::byte> bytes;
 };
 
+// What a session gets from the process that serves it.
+struct SessionHost {
+  std::string listen;         // the worker's own address, which the data address follows
+  int threads = 0;            // 0: as the coordinator asks
+  std::string backend_cache;  // where measured choices of a backend are kept
+  std::shared_ptr<transport::SharedMemory> shared_memory;  // with the session's other participants; may be null
+};
+
 class WorkerSession {
  public:
   using Reply = std::function<void(std::string text)>;  // callable from any thread
 
-  // From an `open` message. `listen` is the worker's own address, which the data address follows. `backend_cache`:
-  // where measured choices of a backend are kept.
-  static base::Result<std::unique_ptr<WorkerSession>> open(const wire::ControlMessage& message, const std::string& listen, int threads,
-                                                           const std::string& backend_cache, KnownParameters& known, Reply reply);
+  // From an `open` message.
+  static base::Result<std::unique_ptr<WorkerSession>> open(const wire::ControlMessage& message, const SessionHost& host, KnownParameters& known, Reply reply);
   ~WorkerSession();
 
   std::uint64_t number() const { return session_; }

@@ -18,6 +18,7 @@ using base::ErrorCode;
 constexpr std::string_view kHelloMagic = "TSHELLO1";
 constexpr int kMaxParticipant = 65535;
 constexpr base::Milliseconds kBindTime(5000);
+constexpr std::size_t kLeastSharedBytes = 32 << 10;  // below that the socket is as fast
 
 struct Hello {
   SessionToken token;
@@ -59,6 +60,29 @@ std::optional<Hello> decode_hello(const zmq::message_t& message) {
   return hello;
 }
 
+// offset u64 LE | length u64 LE
+constexpr std::size_t kPlaceBytes = 8 + 8;
+
+zmq::message_t encode_place(const Place& place) {
+  zmq::message_t message(kPlaceBytes);
+  auto* out = static_cast<unsigned char*>(message.data());
+  for (unsigned i = 0; i < 8; ++i) {
+    out[i] = static_cast<unsigned char>(place.offset >> (8 * i));
+    out[8 + i] = static_cast<unsigned char>(place.length >> (8 * i));
+  }
+  return message;
+}
+
+Place decode_place(const zmq::message_t& message) {
+  const auto* in = static_cast<const unsigned char*>(message.data());
+  Place place;
+  for (unsigned i = 0; i < 8; ++i) {
+    place.offset |= std::uint64_t{in[i]} << (8 * i);
+    place.length |= std::uint64_t{in[8 + i]} << (8 * i);
+  }
+  return place;
+}
+
 struct OutgoingLane {
   std::unique_ptr<Connection> connection;
   std::shared_ptr<QueuedBytes> queued;
@@ -76,7 +100,9 @@ class ZmqEndpoint final : public Endpoint {
       : options_(options),
         context_(options.io_threads),
         drained_(std::make_shared<Signal>()),
-        router_(make_socket(context_, zmq::socket_type::router, limits(Lane::kBulk))) {}
+        router_(make_socket(context_, zmq::socket_type::router, limits(Lane::kBulk))) {
+    if (options_.shared_memory) part_.emplace(options_.shared_memory, options_.self);
+  }
   ~ZmqEndpoint() override { close(); }
 
   base::Status bind() {
@@ -87,6 +113,7 @@ class ZmqEndpoint final : public Endpoint {
   int self() const override { return options_.self; }
   base::Result<std::string> address() const override { return address_; }
   base::Status connect(int peer, const std::string& address, base::Deadline deadline) override;
+  Frame allocate(std::size_t bytes) override;
   base::Status send(int peer, Lane lane, Frame header, Frame payload, base::Deadline deadline) override;
   base::Result<std::optional<Incoming>> receive(base::Deadline deadline) override;
   void wake() override { wake_.set(); }
@@ -104,6 +131,7 @@ class ZmqEndpoint final : public Endpoint {
 
   bool take_in();  // one message from the ROUTER; false if there is none
   void take_message(IncomingLane from, Parts message);
+  base::Result<Frame> payload_of(int peer, Parts& message);
   void admit(std::string connection_id, const Parts& message);
   void refuse(const std::string& connection_id, std::string_view reason);
   void check_connections();
@@ -114,6 +142,7 @@ class ZmqEndpoint final : public Endpoint {
   Signal wake_;
   std::shared_ptr<Signal> drained_;
   zmq::socket_t router_;
+  std::optional<SharedPart> part_;
   std::string address_;
   std::map<int, OutgoingPeer> outgoing_;
   std::unordered_map<std::string, IncomingLane> incoming_;  // by the ROUTER's own name for the connection
@@ -175,6 +204,13 @@ base::Result<OutgoingPeer> ZmqEndpoint::open_connections(int peer, const Address
   return base::error(ErrorCode::kIo, "cannot open sockets to participant {}: {}", peer, failure.what());
 }
 
+Frame ZmqEndpoint::allocate(std::size_t bytes) {
+  if (part_ && bytes >= kLeastSharedBytes) {
+    if (auto frame = part_->allocate(bytes)) return std::move(*frame);
+  }
+  return Frame::allocate(bytes);
+}
+
 base::Status ZmqEndpoint::send(int peer, Lane lane, Frame header, Frame payload, base::Deadline deadline) {
   const std::size_t bytes = header.size() + payload.size();
   const std::size_t limit = lane == Lane::kUrgent ? kMaxUrgentBytes : options_.max_message_bytes;
@@ -184,8 +220,11 @@ base::Status ZmqEndpoint::send(int peer, Lane lane, Frame header, Frame payload,
   TESSERA_TRY(wait_for_room(peer, lane, bytes, deadline));
   const OutgoingLane& out = outgoing_.at(peer)[static_cast<std::size_t>(lane)];
   zmq::message_t first(header.data(), header.size());  // a few bytes: copying is cheaper than handing over
-  zmq::message_t second = to_message(std::move(payload), out.queued, bytes);
-  if (!send_part(out.connection->socket(), first, true) || !send_part(out.connection->socket(), second, false)) {
+  const std::optional<Place> place = part_ ? part_->lend(payload, peer) : std::nullopt;
+  zmq::message_t last = place ? encode_place(*place) : to_message(std::move(payload), out.queued, bytes);
+  zmq::message_t nothing;
+  zmq::socket_t& socket = out.connection->socket();
+  if (!send_part(socket, first, true) || (place && !send_part(socket, nothing, true)) || !send_part(socket, last, false)) {
     return base::error(ErrorCode::kIo, "cannot send to participant {}: {}", peer, zmq_strerror(zmq_errno()));
   }
   ++stats_.sent_messages;
@@ -246,7 +285,7 @@ base::Result<std::optional<Incoming>> ZmqEndpoint::receive(base::Deadline deadli
 }
 
 bool ZmqEndpoint::take_in() {
-  auto message = receive_parts(router_, 3);
+  auto message = receive_parts(router_, 4);
   if (!message) return false;
   std::string connection_id = message->parts[0].to_string();
   const auto known = incoming_.find(connection_id);
@@ -258,15 +297,23 @@ bool ZmqEndpoint::take_in() {
 }
 
 void ZmqEndpoint::take_message(IncomingLane from, Parts message) {
-  const bool well_formed = message.parts.size() == 3 && !message.too_many;
-  if (!well_formed) {
+  auto payload = payload_of(from.peer, message);
+  if (!payload) {
     ++stats_.dropped_messages;
     lose(from.peer, fmt::format("participant {} sent a malformed message", from.peer));
     std::erase_if(incoming_, [&](const auto& entry) { return entry.second.peer == from.peer; });
     return;
   }
   received_[static_cast<std::size_t>(from.lane)].push_back(
-      {from.peer, from.lane, to_frame(std::move(message.parts[1])), to_frame(std::move(message.parts[2]))});
+      {from.peer, from.lane, to_frame(std::move(message.parts[1])), std::move(*payload)});
+}
+
+base::Result<Frame> ZmqEndpoint::payload_of(int peer, Parts& message) {
+  if (message.parts.size() == 3 && !message.too_many) return to_frame(std::move(message.parts[2]));
+  const bool is_place = part_ && message.parts.size() == 4 && !message.too_many && message.parts[2].size() == 0 &&
+                        message.parts[3].size() == kPlaceBytes;
+  if (!is_place) return base::error(ErrorCode::kProtocol, "a message of {} parts", message.parts.size());
+  return options_.shared_memory->borrow(options_.self, peer, decode_place(message.parts[3]));
 }
 
 // A connection's first message. Strangers get no answer; a peer with the right token hears why it is refused.
@@ -307,6 +354,7 @@ void ZmqEndpoint::drop_connections(int peer) {
   const auto found = outgoing_.find(peer);
   if (found == outgoing_.end()) return;
   for (auto& lane : found->second) lane.connection->discard();
+  if (part_) part_->forget(peer);
   outgoing_.erase(found);
   poll_items_.clear();
 }
@@ -391,6 +439,7 @@ base::Status ZmqOptions::validate() const {
   if (heartbeat_interval_ms > 0 && heartbeat_timeout_ms <= heartbeat_interval_ms) {
     return refuse("the heartbeat timeout must be longer than its interval");
   }
+  if (shared_memory && self >= shared_memory->sharers()) return refuse("the shared memory has no part for this participant");
   if (io_threads < 1 || io_threads > 16) return refuse("I/O threads must be 1 to 16");
   return {};
 }

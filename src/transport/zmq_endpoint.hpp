@@ -2,10 +2,12 @@
 //
 // First frame of a connection: "TSHELLO1" | token 16 bytes | sender u32 LE | receiver u32 LE | lane u8.
 // The ROUTER then takes that connection, and no other, for (sender, lane); everything from connections that did not
-// introduce themselves is dropped and counted. All later messages are two frames: header, payload.
+// introduce themselves is dropped and counted. All later messages are two frames: header, payload; or, where participants
+// share memory and the payload lies there, three: header, an empty one, offset u64 LE | length u64 LE.
 #pragma once
 
 #include "transport/endpoint.hpp"
+#include "transport/shared_memory.hpp"
 #include "transport/token.hpp"
 
 #include <memory>
@@ -27,6 +29,7 @@ struct ZmqOptions {
   int heartbeat_interval_ms = 500;
   int heartbeat_timeout_ms = 2000;
   int io_threads = 1;
+  std::shared_ptr<SharedMemory> shared_memory;  // with the participants 0 .. sharers-1; may be null
 
   [[nodiscard]] base::Status validate() const;
 };

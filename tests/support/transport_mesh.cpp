@@ -27,11 +27,13 @@ const char* medium_name(Medium medium) {
       return "ipc";
     case Medium::kTcp:
       return "tcp";
+    case Medium::kShared:
+      return "shared memory";
   }
   return "?";
 }
 
-std::string any_address(Medium medium) { return medium == Medium::kIpc ? "ipc://*" : "tcp://127.0.0.1:*"; }
+std::string any_address(Medium medium) { return medium == Medium::kTcp ? "tcp://127.0.0.1:*" : "ipc://*"; }
 
 transport::ZmqOptions zmq_options(Medium medium, int self, const transport::SessionToken& token,
                                   const MeshLimits& limits) {
@@ -55,8 +57,16 @@ Mesh unconnected_mesh(Medium medium, int count, const MeshLimits& limits) {
   }
   const auto token = transport::make_session_token();
   Mesh mesh;
+  std::shared_ptr<transport::SharedMemory> memory;
+  if (medium == Medium::kShared) {
+    auto created = transport::SharedMemory::create(count);
+    if (!created) throw std::runtime_error(created.error().message);
+    memory = std::move(*created);
+  }
   for (int participant = 0; participant < count; ++participant) {
-    auto endpoint = transport::make_zmq_endpoint(zmq_options(medium, participant, token, limits));
+    auto options = zmq_options(medium, participant, token, limits);
+    options.shared_memory = memory;
+    auto endpoint = transport::make_zmq_endpoint(options);
     if (!endpoint) throw std::runtime_error(endpoint.error().message);
     mesh.push_back(std::move(*endpoint));
   }

@@ -14,7 +14,7 @@
 
 namespace tessera::testing {
 
-enum class Medium { kInproc, kIpc, kTcp };
+enum class Medium { kInproc, kIpc, kTcp, kShared };  // kShared: ipc with shared memory
 const char* medium_name(Medium medium);
 
 struct MeshLimits {

@@ -5,6 +5,7 @@
 #include "tests/support/transport_mesh.hpp"
 
 #include <atomic>
+#include <cstring>
 #include <map>
 #include <random>
 #include <set>
@@ -22,6 +23,7 @@ struct Over {
 using Inproc = Over<Medium::kInproc>;
 using Ipc = Over<Medium::kIpc>;
 using Tcp = Over<Medium::kTcp>;
+using Shared = Over<Medium::kShared>;
 
 // The next message, which must come.
 Incoming must_receive(Endpoint& endpoint) {
@@ -32,7 +34,9 @@ Incoming must_receive(Endpoint& endpoint) {
 }
 
 void must_send(Endpoint& endpoint, int peer, Lane lane, const std::string& header, Frame payload) {
-  const auto sent = endpoint.send(peer, lane, text_frame(header), std::move(payload), soon());
+  Frame own = endpoint.allocate(payload.size());
+  if (!payload.empty()) std::memcpy(own.data(), payload.data(), payload.size());
+  const auto sent = endpoint.send(peer, lane, text_frame(header), std::move(own), soon());
   REQUIRE_MESSAGE(sent, sent.error().message);
 }
 
@@ -50,7 +54,7 @@ double milliseconds_since(base::TimePoint start) { return base::seconds_between(
 
 }  // namespace
 
-TEST_CASE_TEMPLATE("transport: messages of one peer and lane keep their order", T, Inproc, Ipc, Tcp) {
+TEST_CASE_TEMPLATE("transport: messages of one peer and lane keep their order", T, Inproc, Ipc, Tcp, Shared) {
   Mesh mesh = connected_mesh(T::medium, 2);
   constexpr int kMessages = 2000;
   for (int i = 0; i < kMessages; ++i) {
@@ -72,7 +76,7 @@ TEST_CASE_TEMPLATE("transport: messages of one peer and lane keep their order", 
   CHECK(mesh[1]->stats().dropped_messages == 0);
 }
 
-TEST_CASE_TEMPLATE("transport: sizes around every limit of a buffer arrive whole and aligned", T, Inproc, Ipc, Tcp) {
+TEST_CASE_TEMPLATE("transport: sizes around every limit of a buffer arrive whole and aligned", T, Inproc, Ipc, Tcp, Shared) {
   Mesh mesh = connected_mesh(T::medium, 2);
   const std::size_t sizes[] = {0, 1, 29, 30, 33, 34, 255, 256, 4096, 8191, 8192, 8193, 65'536, 1'000'001, 48'000'000};
   for (const std::size_t bytes : sizes) {
@@ -88,7 +92,7 @@ TEST_CASE_TEMPLATE("transport: sizes around every limit of a buffer arrive whole
 }
 
 TEST_CASE_TEMPLATE("transport: a frame with an empty header and an empty payload is still a message", T, Inproc, Ipc,
-                   Tcp) {
+                   Tcp, Shared) {
   Mesh mesh = connected_mesh(T::medium, 2);
   REQUIRE(mesh[0]->send(1, Lane::kUrgent, {}, {}, soon()));
   const Incoming message = must_receive(*mesh[1]);
@@ -97,7 +101,7 @@ TEST_CASE_TEMPLATE("transport: a frame with an empty header and an empty payload
   CHECK(message.peer == 0);
 }
 
-TEST_CASE_TEMPLATE("transport: everybody sends to everybody before receiving", T, Inproc, Ipc, Tcp) {
+TEST_CASE_TEMPLATE("transport: everybody sends to everybody before receiving", T, Inproc, Ipc, Tcp, Shared) {
   constexpr int kParticipants = 4;
   constexpr int kMessages = 6;
   constexpr std::size_t kBytes = 2'000'000;
@@ -130,7 +134,7 @@ TEST_CASE_TEMPLATE("transport: everybody sends to everybody before receiving", T
   CHECK(received == kParticipants * (kParticipants - 1) * kMessages);
 }
 
-TEST_CASE_TEMPLATE("transport: an urgent message overtakes bulk that is queued", T, Inproc, Ipc, Tcp) {
+TEST_CASE_TEMPLATE("transport: an urgent message overtakes bulk that is queued", T, Inproc, Ipc, Tcp, Shared) {
   MeshLimits limits;
   limits.receive_high_water_mark = 2;  // most of the bulk stays with the sender
   Mesh mesh = connected_mesh(T::medium, 2, limits);
@@ -144,7 +148,7 @@ TEST_CASE_TEMPLATE("transport: an urgent message overtakes bulk that is queued",
   for (int i = before; i < kBulk; ++i) CHECK(frame_text(must_receive(*mesh[1]).header) == "bulk");
 }
 
-TEST_CASE_TEMPLATE("transport: receive honours its deadline", T, Inproc, Ipc, Tcp) {
+TEST_CASE_TEMPLATE("transport: receive honours its deadline", T, Inproc, Ipc, Tcp, Shared) {
   Mesh mesh = connected_mesh(T::medium, 2);
   for (const int wait : {0, 1, 60}) {
     const auto start = base::Clock::now();
@@ -156,7 +160,7 @@ TEST_CASE_TEMPLATE("transport: receive honours its deadline", T, Inproc, Ipc, Tc
   }
 }
 
-TEST_CASE_TEMPLATE("transport: wake ends a receive, and is not lost when it comes first", T, Inproc, Ipc, Tcp) {
+TEST_CASE_TEMPLATE("transport: wake ends a receive, and is not lost when it comes first", T, Inproc, Ipc, Tcp, Shared) {
   Mesh mesh = connected_mesh(T::medium, 2);
   SUBCASE("while it waits") {
     std::thread waker([&] {
@@ -247,7 +251,7 @@ TEST_CASE_TEMPLATE("transport: a send that finds no room gives up at its deadlin
 }
 
 TEST_CASE_TEMPLATE("transport: what was sent before closing arrives, then the loss is reported once", T, Inproc, Ipc,
-                   Tcp) {
+                   Tcp, Shared) {
   Mesh mesh = connected_mesh(T::medium, 3);
   must_send(*mesh[1], 0, Lane::kBulk, "last words", pattern(3'000'000, 3));
   const Incoming message = must_receive(*mesh[0]);
@@ -266,7 +270,7 @@ TEST_CASE_TEMPLATE("transport: what was sent before closing arrives, then the lo
   CHECK(frame_text(must_receive(*mesh[0]).header) == "still here");
 }
 
-TEST_CASE_TEMPLATE("transport: a closed endpoint says so and waits for nothing", T, Inproc, Ipc, Tcp) {
+TEST_CASE_TEMPLATE("transport: a closed endpoint says so and waits for nothing", T, Inproc, Ipc, Tcp, Shared) {
   Mesh mesh = connected_mesh(T::medium, 2);
   mesh[0]->close();
   mesh[0]->close();
@@ -277,7 +281,7 @@ TEST_CASE_TEMPLATE("transport: a closed endpoint says so and waits for nothing",
   CHECK(mesh[0]->connect(5, "inproc://5", soon()).error().code == ErrorCode::kAborted);
 }
 
-TEST_CASE_TEMPLATE("transport: an expelled peer is not heard and cannot come back", T, Inproc, Ipc, Tcp) {
+TEST_CASE_TEMPLATE("transport: an expelled peer is not heard and cannot come back", T, Inproc, Ipc, Tcp, Shared) {
   Mesh mesh = unconnected_mesh(T::medium, 3);
   const auto link = [&](int from, int to) {
     return mesh[static_cast<std::size_t>(from)]->connect(to, mesh[static_cast<std::size_t>(to)]->address().value(),
@@ -314,7 +318,7 @@ TEST_CASE_TEMPLATE("transport: an expelled peer is not heard and cannot come bac
   CHECK(frame_text(must_receive(*mesh[0]).header) == "welcome");
 }
 
-TEST_CASE_TEMPLATE("transport: messages over the limit are refused by the sender", T, Inproc, Ipc, Tcp) {
+TEST_CASE_TEMPLATE("transport: messages over the limit are refused by the sender", T, Inproc, Ipc, Tcp, Shared) {
   MeshLimits limits;
   limits.max_message_bytes = 2'000'000;
   Mesh mesh = connected_mesh(T::medium, 2, limits);
@@ -329,7 +333,7 @@ TEST_CASE_TEMPLATE("transport: messages over the limit are refused by the sender
   CHECK(has_pattern(must_receive(*mesh[1]).payload, 1'999'999, 1));
 }
 
-TEST_CASE_TEMPLATE("transport: misuse is an error in words", T, Inproc, Ipc, Tcp) {
+TEST_CASE_TEMPLATE("transport: misuse is an error in words", T, Inproc, Ipc, Tcp, Shared) {
   Mesh mesh = unconnected_mesh(T::medium, 2);
   const auto address = mesh[1]->address().value();
   CHECK(mesh[0]->send(1, Lane::kBulk, {}, {}, soon()).error().message ==
@@ -339,7 +343,7 @@ TEST_CASE_TEMPLATE("transport: misuse is an error in words", T, Inproc, Ipc, Tcp
   CHECK(mesh[0]->connect(1, address, soon()).error().code == ErrorCode::kInvalidArgument);
 }
 
-TEST_CASE_TEMPLATE("transport: thousands of small messages between all", T, Inproc, Ipc, Tcp) {
+TEST_CASE_TEMPLATE("transport: thousands of small messages between all", T, Inproc, Ipc, Tcp, Shared) {
   constexpr int kParticipants = 3;
   constexpr int kMessages = 3000;
   Mesh mesh = connected_mesh(T::medium, kParticipants);
@@ -366,7 +370,7 @@ TEST_CASE_TEMPLATE("transport: thousands of small messages between all", T, Inpr
   CHECK(received == kParticipants * (kParticipants - 1) * kMessages);
 }
 
-TEST_CASE_TEMPLATE("transport: random traffic arrives exactly once and in order", T, Inproc, Ipc, Tcp) {
+TEST_CASE_TEMPLATE("transport: random traffic arrives exactly once and in order", T, Inproc, Ipc, Tcp, Shared) {
   constexpr int kParticipants = 4;
   constexpr int kMessages = 300;
   const std::uint64_t seed = testing::seed();
