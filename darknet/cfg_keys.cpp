@@ -106,7 +106,7 @@ constexpr KeySpec kRoute[] = {{"layers", kIntegers}};
 constexpr KeySpec kUpsample[] = {{"stride", kInteger}, {"scale", kReal}};
 // Their values are judged by plugins/distributed/settings.cpp, which gives them meaning.
 constexpr KeySpec kDistributed[] = {{"layers", kText},          {"workers", kText},         {"grid", kText},    {"forward_groups", kText},
-                                    {"backward_groups", kText}, {"channels", kText}, {"memory_mb", kText},       {"threads", kText}, {"wire", kText}, {"recompute", kText},
+                                    {"backward_groups", kText}, {"channels", kText}, {"memory_mb", kText},       {"threads", kText}, {"wire", kText}, {"recompute", kText}, {"boundary_first", kText},
                                     {"backend", kText}};
 constexpr std::span<const KeySpec> kNoKeys;
 

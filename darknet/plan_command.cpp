@@ -177,6 +177,16 @@ void print_recompute(const Subject& subject, const Cluster& cluster, plan::Layou
   fmt::print("\n");
 }
 
+// What it brings that boundaries are computed first, against the same plan without or with it.
+void print_boundary_first(const Subject& subject, const Cluster& cluster, const Outcome& outcome) {
+  plan::Plan other = outcome.plan;
+  other.boundary_first = !other.boundary_first;
+  const auto name = [](const plan::Plan& plan) { return plan.boundary_first ? "on" : "off"; };
+  const auto seconds = [&](const sim::Forecast& f) { return f.seconds(static_cast<int>(subject.subdivisions)); };
+  fmt::print("boundary_first = {}: {:.3f} s an iteration ({}: {:.3f} s)\n", name(outcome.plan), seconds(outcome.forecast), name(other),
+             seconds(forecast(subject, other, cluster.profiles)));
+}
+
 void print_forecast(const Subject& subject, const Cluster& cluster, const Outcome& outcome, Mode mode) {
   const sim::Forecast& f = outcome.forecast;
   fmt::print("{:<18}  {:>9} {:>10} {:>11} {:>11} {:>10} {:>9}\n", "forecast", "busy s", "waiting s", "sent MB", "received MB", "memory MB", "limit MB");
@@ -234,6 +244,7 @@ nlohmann::json outcome_json(const Subject& subject, const Cluster& cluster, cons
           {"forward_groups", sources(subject.graph, outcome.plan.forward_starts)},
           {"backward_groups", sources(subject.graph, outcome.plan.backward_ends)},
           {"recompute", outcome.plan.recompute},
+          {"boundary_first", outcome.plan.boundary_first},
           {"plan", plan::to_json(outcome.plan)},
           {"forecast", {{"profile", cluster.profile}, {"forward_seconds", f.forward_seconds}, {"backward_seconds", f.backward_seconds},
                         {"reduce_seconds", f.reduce_seconds}, {"subdivisions", subject.subdivisions},
@@ -264,6 +275,7 @@ base::Result<int> run_plan(const Arguments& arguments) {
   } else {
     print_outcome(subject, cluster, outcome, mode);
     if (mode == Mode::kTrain) print_recompute(subject, cluster, request, outcome);
+    if (mode == Mode::kTrain && cluster.devices.size() > 1) print_boundary_first(subject, cluster, outcome);
     if (mode == Mode::kTrain)
       if (const auto fewer = smaller_cluster(subject, cluster, request, outcome.forecast))
         fmt::print("note: the fastest {} of these {} devices alone would be faster: {:.3f} s an iteration\n", fewer->devices, cluster.devices.size(),

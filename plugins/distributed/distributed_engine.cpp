@@ -211,6 +211,7 @@ void announce_section(RangeSession& session, const cluster::LocalWorkers* local,
                     layers_text({session.graph()[static_cast<int>(cut.begin)].source, session.graph()[static_cast<int>(cut.end) - 1].source + 1})));
   if (plan.wire == plan::WireType::kFloat16 && workers > 0)
     say("distributed: wire=fp16: activations and deltas travel in half precision, results are approximate");
+  if (plan.boundary_first && workers > 1) say("distributed: what neighbours wait for is computed first and travels meanwhile (boundary_first)");
   if (plan.recompute) say("distributed: tensors inside forward groups are computed again in back-propagation (recompute)");
   if (local)
     for (std::size_t i = 0; i < local->pids().size(); ++i) say(fmt::format("distributed: worker {} is process {}", local->specs()[i].name, local->pids()[i]));

@@ -111,12 +111,13 @@ base::Status read_channels(const Entry& entry, Channels& channels) {
   return good ? base::Status() : entry.fail("no layers; write auto, off, the first layer (12), or the first and the last (12-14)");
 }
 
-base::Status read_recompute(const Entry& entry, plan::LayoutRequest::Recompute& recompute) {
-  using Recompute = plan::LayoutRequest::Recompute;
-  if (entry.value == "on") recompute = Recompute::kOn;
-  else if (entry.value == "off") recompute = Recompute::kOff;
-  else if (entry.value == "auto") recompute = Recompute::kAuto;
-  else return entry.fail("no such choice; write on, off, or auto (on when memory does not suffice otherwise)");
+// `when`: what makes auto on.
+template <typename Choice>
+base::Status read_choice(const Entry& entry, const char* when, Choice& choice) {
+  if (entry.value == "on") choice = Choice::kOn;
+  else if (entry.value == "off") choice = Choice::kOff;
+  else if (entry.value == "auto") choice = Choice::kAuto;
+  else return entry.fail("no such choice; write on, off, or auto (on when {})", when);
   return {};
 }
 
@@ -146,7 +147,8 @@ std::map<std::string, Reader> readers(const std::string& file) {
       {"memory_mb", [](const Entry& e, Settings& s) { return read_count(e, 0, "write a limit in MB, or 0 for none", s.memory_mb); }},
       {"channels", [](const Entry& e, Settings& s) { return read_channels(e, s.channels); }},
       {"wire", [](const Entry& e, Settings& s) { return read_wire(e, s); }},
-      {"recompute", [](const Entry& e, Settings& s) { return read_recompute(e, s.recompute); }},
+      {"recompute", [](const Entry& e, Settings& s) { return read_choice(e, "memory does not suffice otherwise", s.recompute); }},
+      {"boundary_first", [](const Entry& e, Settings& s) { return read_choice(e, "that is forecast to be faster", s.boundary_first); }},
       {"threads", [](const Entry& e, Settings& s) {
          return e.value == "auto" ? base::Status() : read_count(e, 0, "write threads per device, or 0 for all cores", s.threads); }},
       {"backend", [](const Entry& e, Settings& s) { return read_backend(e, s.backend); }},
@@ -218,6 +220,7 @@ base::Result<plan::LayoutRequest> layout_request(const Settings& settings, const
   request.rows = settings.rows, request.columns = settings.columns, request.samples = settings.samples;
   request.wire = settings.wire;
   request.recompute = settings.recompute;
+  request.boundary_first = settings.boundary_first;
   TESSERA_TRY(set_channels(settings.channels, graph, request));
   TESSERA_ASSIGN(request.forward_starts, nodes_of(settings.forward_groups, graph, graph.first_layer()));
   TESSERA_ASSIGN(request.backward_ends, nodes_of(settings.backward_groups, graph, graph.size() - 1));

@@ -45,6 +45,7 @@ struct Settings {
   Channels channels;
   plan::WireType wire = plan::WireType::kFloat32;
   plan::LayoutRequest::Recompute recompute = plan::LayoutRequest::Recompute::kAuto;
+  plan::LayoutRequest::BoundaryFirst boundary_first = plan::LayoutRequest::BoundaryFirst::kAuto;
 
   int memory_mb = 0;  // limit of every device; 0: what it reports
   int threads = 0;    // of every device; 0: cores, divided among local workers

@@ -108,6 +108,7 @@ base::Result<Plan> make_plan(const Graph& graph, Index batch, const Layout& layo
   plan.participants = layout.participant_count;
   plan.wire = layout.wire;
   plan.recompute = layout.recompute;
+  plan.boundary_first = layout.boundary_first;
   plan.single_pass = layout.single_pass;
   plan.forward_starts = layout.forward_starts.empty() ? every_layer(graph) : with(layout.forward_starts, graph.first_layer());
   plan.backward_ends = layout.backward_ends.empty() ? every_layer(graph) : with(layout.backward_ends, graph.size() - 1);
@@ -141,7 +142,8 @@ nlohmann::json to_json(const Plan& plan) {
     owned.push_back(row);
   }
   return {{"batch", plan.batch}, {"participants", plan.participants}, {"owned", owned}, {"forward_starts", plan.forward_starts},
-          {"backward_ends", plan.backward_ends}, {"wire", plan.wire == WireType::kFloat16 ? "fp16" : "fp32"}, {"recompute", plan.recompute}, {"single_pass", plan.single_pass}};
+          {"backward_ends", plan.backward_ends}, {"wire", plan.wire == WireType::kFloat16 ? "fp16" : "fp32"}, {"recompute", plan.recompute},
+          {"boundary_first", plan.boundary_first}, {"single_pass", plan.single_pass}};
 }
 
 base::Result<Plan> plan_from_json(const nlohmann::json& json, const Graph& graph) {
@@ -152,6 +154,7 @@ base::Result<Plan> plan_from_json(const nlohmann::json& json, const Graph& graph
     json.at("forward_starts").get_to(plan.forward_starts);
     json.at("backward_ends").get_to(plan.backward_ends);
     json.at("recompute").get_to(plan.recompute);
+    json.at("boundary_first").get_to(plan.boundary_first);
     json.at("single_pass").get_to(plan.single_pass);
     const std::string wire = json.at("wire");
     if (wire != "fp32" && wire != "fp16") return base::error(ErrorCode::kProtocol, "not a plan: unknown wire type '{}'", wire);

@@ -32,6 +32,9 @@ struct Plan {
   // In training, tensors inside a forward group (not read outside of it) are not kept for back-propagation but computed
   // again from what the group reads: less memory, up to a forward pass more computation, the same bits.
   bool recompute = false;
+  // Of a convolution's output, what other participants fetch for the next forward group is computed first and travels while
+  // the rest is computed; not where it is more than half of it. The same bits, in up to four more steps.
+  bool boundary_first = false;
   // An update follows every pass: no gradient is kept from one pass to the next, and those of weights live among the tensors.
   bool single_pass = false;
 
@@ -60,6 +63,7 @@ struct Layout {
   std::vector<int> backward_ends;   // nodes; empty: every layer its own group
   WireType wire = WireType::kFloat32;
   bool recompute = false;
+  bool boundary_first = false;
   bool single_pass = false;
   // Nodes that are cut along channels instead, each in groups of its own, by the shares of `participants`, in their order.
   geometry::Range channel_nodes = {};

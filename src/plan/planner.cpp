@@ -145,6 +145,7 @@ base::Result<Choice> choose_with(bool recompute, const Graph& graph, Index batch
   layout.participant_count = participants;
   layout.wire = request.wire;
   layout.recompute = recompute;
+  layout.boundary_first = request.boundary_first == LayoutRequest::BoundaryFirst::kOn;
   layout.single_pass = request.single_pass;
   if (request.channels == LayoutRequest::Channels::kNodes) layout.channel_nodes = request.channel_nodes;
   layout.forward_starts = request.forward_starts.value_or(recompute ? starts_after_shrinking(graph) : std::vector<int>{});
@@ -184,6 +185,11 @@ base::Result<Choice> choose(const Graph& graph, Index batch, const LayoutRequest
 base::Result<Layout> choose_layout(const Graph& graph, Index batch, const LayoutRequest& request, const std::vector<Device>& devices, int participants,
                                    const Cost& cost) {
   TESSERA_ASSIGN(Choice choice, choose(graph, batch, request, devices, participants, cost, kMostEvaluations));
+  if (request.boundary_first == LayoutRequest::BoundaryFirst::kAuto && devices.size() > 1) {
+    Layout early = choice.layout;
+    early.boundary_first = true;
+    if (Evaluator(graph, batch, cost, 1)(early) < kEquallyGood * choice.seconds) return early;
+  }
   return std::move(choice.layout);
 }
 

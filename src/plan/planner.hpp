@@ -37,6 +37,13 @@ struct LayoutRequest {
     kOn,    // and groups that are left open end where maps become smaller: little is kept, and little lives at a time
   };
   Recompute recompute = Recompute::kOff;
+  // Whether what others wait for is computed first (Plan::boundary_first).
+  enum class BoundaryFirst {
+    kOff,
+    kAuto,  // when it is faster by half a hundredth or more
+    kOn,
+  };
+  BoundaryFirst boundary_first = BoundaryFirst::kOff;
   bool single_pass = false;  // Plan::single_pass
 };
 

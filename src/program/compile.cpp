@@ -175,15 +175,42 @@ class Compiler {
     for (int node = graph_.first_layer(); node < graph_.size(); ++node) {
       const int group = regions_.forward_group[at(node)];
       if (group != regions_.forward_group[at(node - 1)]) forward_fetches(group);
-      for (int p = 0; p < plan_.participants; ++p) forward_layer(p, node);
+      const auto boundaries = compute_boundaries(node);
+      if (!boundaries.empty()) send_to_next_group(node);
+      for (int p = 0; p < plan_.participants; ++p) forward_layer(p, node, boundaries.empty() ? std::vector<Box>{} : boundaries[at(p)]);
+      const auto send = [&] {
+        if (boundaries.empty()) send_to_next_group(node);
+      };
       if (!normalized(node)) {
-        send_to_next_group(node);
+        send();
       } else {
-        exchange_parts(node, Op::kSendMoments, Op::kReceiveMoments, Op::kMergeMoments, [&] { send_to_next_group(node); });
+        exchange_parts(node, Op::kSendMoments, Op::kReceiveMoments, Op::kMergeMoments, send);
         for (int p = 0; p < plan_.participants; ++p) normalize(p, node, regions_.at(regions_.computed, node, p));
       }
     }
     deliver();
+  }
+
+  // The parts of a convolution's output that others wait for, where the plan computes them first: [participant], disjoint. Empty
+  // when there are none.
+  std::vector<std::vector<Box>> compute_boundaries(int node) {
+    const auto next = at(regions_.forward_group[at(node)] + 1);
+    if (!plan_.boundary_first || graph_[node].kind != LayerKind::kConvolutional || next >= regions_.forward_fetches.size()) return {};
+    std::vector<std::vector<Box>> boundaries(at(plan_.participants));
+    std::vector<geometry::Index> cells(at(plan_.participants));
+    for (const Fetch& f : regions_.forward_fetches[next]) {
+      if (f.node != node) continue;
+      for (const Box& part : geometry::subtract(f.box, boundaries[at(f.from)])) {
+        boundaries[at(f.from)].push_back(part);
+        cells[at(f.from)] += part.elements();
+      }
+    }
+    if (std::all_of(cells.begin(), cells.end(), [](geometry::Index count) { return count == 0; })) return {};
+    for (int p = 0; p < plan_.participants; ++p)
+      if (2 * cells[at(p)] > regions_.at(regions_.computed, node, p).elements()) return {};
+    for (int p = 0; p < plan_.participants; ++p)
+      for (const Box& part : boundaries[at(p)]) convolve(p, node, part);
+    return boundaries;
   }
 
   // What the next group fetches of a tensor leaves as soon as the tensor is there (raw, where it is to be normalised), and is
@@ -217,7 +244,8 @@ class Compiler {
     step.a = stored(p, node), step.b = output(p, node), step.box = box;
   }
 
-  void forward_layer(int p, int node) {
+  // `made`: parts of a convolution's output that are there.
+  void forward_layer(int p, int node, const std::vector<Box>& made = {}) {
     const auto& layer = graph_[node];
     const Box& box = regions_.at(regions_.computed, node, p);
     if (box.empty()) return;
@@ -226,11 +254,11 @@ class Compiler {
     switch (layer.kind) {
       case LayerKind::kInput: break;
       case LayerKind::kConvolutional: {
-        const int in = input(0);
-        Step& step = emit(p, in < 0 ? Op::kFill : Op::kConvolution, node);  // nothing but padding is seen: zeros
-        if (in < 0) step.a = out; else step.a = in, step.b = out;
-        step.box = box;
-        finish_convolution(p, node, out, box);
+        for (const Box& part : geometry::subtract(box, made)) convolve(p, node, part);
+        if (const Box& owned = plan_.box(node, p); normalized(node) && !owned.empty() && !in_backward_) {
+          Step& step = emit(p, Op::kMoments, node);
+          step.a = out, step.box = owned;
+        }
         break;
       }
       case LayerKind::kMaxpool: {
@@ -255,16 +283,17 @@ class Compiler {
     }
   }
 
-  void finish_convolution(int p, int node, int out, const Box& box) {
+  void convolve(int p, int node, const Box& box) {
+    const int in = output(p, graph_[node].inputs[0]), out = stored(p, node);
+    Step& step = emit(p, in < 0 ? Op::kFill : Op::kConvolution, node);  // nothing but padding is seen: zeros
+    if (in < 0) step.a = out; else step.a = in, step.b = out;
+    step.box = box;
     if (!graph_[node].batch_normalize) {
-      Step& step = emit(p, Op::kBiasActivate, node);
-      step.a = out, step.box = box;
+      Step& finish = emit(p, Op::kBiasActivate, node);
+      finish.a = out, finish.box = box;
     } else if (mode_ == Mode::kTest) {
-      Step& step = emit(p, Op::kNormalize, node);
-      step.a = step.b = out, step.box = box;
-    } else if (const Box& owned = plan_.box(node, p); !owned.empty() && !in_backward_) {
-      Step& step = emit(p, Op::kMoments, node);
-      step.a = out, step.box = owned;
+      Step& finish = emit(p, Op::kNormalize, node);
+      finish.a = finish.b = out, finish.box = box;
     }
   }
 

@@ -101,6 +101,9 @@ TEST_CASE("grids and groups change nothing but the order of sums") {
   check_same_result(
       train(folder, "listed", with_workers(3, {"grid=3x1", "forward_groups=0,4,8", "backward_groups=1,5,9"})), alone);
   check_same_result(train(folder, "fewer", with_workers(2, {"grid=1x2", "layers=5"})), alone);
+  // The order of computing and sending is another, the sums are the same.
+  const auto in_order = [&](const char* order) { return train(folder, order, with_workers(4, {"grid=2x2", "forward_groups=each", order})); };
+  CHECK(in_order("boundary_first=on") == in_order("boundary_first=off"));
 }
 
 TEST_CASE("layers cut along channels change nothing but the order of sums, whatever comes in between") {

@@ -195,6 +195,7 @@ plan::Layout random_layout(Rng& rng, const Graph& graph, Index batch) {
   layout.forward_starts = random_marks(rng, graph);
   layout.backward_ends = random_marks(rng, graph);
   layout.recompute = rng.chance(0.4);
+  layout.boundary_first = rng.chance(0.5);
   layout.single_pass = rng.chance(0.5);
   if (cells > 1 && rng.chance(0.4)) {
     const int begin = rng.between(graph.first_layer(), graph.size() - 1);
@@ -232,6 +233,7 @@ plan::Plan random_free_plan(Rng& rng, const Graph& graph, Index batch) {
     plan.owned.push_back(boxes);
   }
   plan.recompute = rng.chance(0.4);
+  plan.boundary_first = rng.chance(0.5);
   plan.single_pass = rng.chance(0.5);
   return plan;
 }
@@ -249,9 +251,9 @@ std::string describe(const Graph& graph) {
 }
 
 std::string describe(const plan::Plan& plan) {
-  std::string text = fmt::format("\n  batch {} participants {} forward starts {} backward ends {}{}", plan.batch, plan.participants,
-                                 plan.forward_starts, plan.backward_ends, plan.recompute ? " recompute" : "") +
-                     (plan.single_pass ? " single pass" : "");
+  std::string text = fmt::format("\n  batch {} participants {} forward starts {} backward ends {}{}{}{}", plan.batch, plan.participants,
+                                 plan.forward_starts, plan.backward_ends, plan.recompute ? " recompute" : "",
+                                 plan.boundary_first ? " boundary first" : "", plan.single_pass ? " single pass" : "");
   for (std::size_t node = 0; node < plan.owned.size(); ++node) {
     text += fmt::format("\n  node {} owned", node);
     for (const Box& box : plan.owned[node]) text += " " + (box.empty() ? std::string("-") : to_string(box));

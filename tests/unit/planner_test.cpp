@@ -187,6 +187,22 @@ TEST_CASE("insides of groups are computed again when that is asked for, or when 
   CHECK(has(refusal(request, workers(2), kNothing), "no way was found"));
 }
 
+TEST_CASE("boundaries are computed first when that is asked for, or when it is faster") {
+  using BoundaryFirst = LayoutRequest::BoundaryFirst;
+  const plan::Cost faster = [](const Plan& plan) { return plan.boundary_first ? 0.9 : 1.0; };
+  const plan::Cost as_fast = [](const Plan& plan) { return plan.boundary_first ? 0.999 : 1.0; };
+  LayoutRequest request;
+  const auto first = [&](BoundaryFirst choice, const plan::Cost& cost, int count = 2) {
+    request.boundary_first = choice;
+    return choose(chain(3), 2, request, workers(count), cost).boundary_first;
+  };
+  CHECK(first(BoundaryFirst::kOn, as_fast));
+  CHECK_FALSE(first(BoundaryFirst::kOff, faster));
+  CHECK(first(BoundaryFirst::kAuto, faster));
+  CHECK_FALSE(first(BoundaryFirst::kAuto, as_fast));
+  CHECK_FALSE(first(BoundaryFirst::kAuto, faster, 1));  // nobody waits
+}
+
 TEST_CASE("the descent over single cuts reaches the best groups") {
   const std::vector<int> starts = {1, 3, 4, 7}, ends = {2, 6, 8};
   const auto away = [](const std::vector<int>& a, const std::vector<int>& b) {

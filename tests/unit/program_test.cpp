@@ -182,6 +182,37 @@ TEST_CASE("halos of YOLOv2's first 16 layers at 608x608 are those computed by ha
   }
 }
 
+TEST_CASE("what neighbours fetch is computed and on its way before the rest of a convolution is computed") {
+  Example e = example();
+  e.plan.boundary_first = true;
+  for (const program::Mode mode : {program::Mode::kTrain, program::Mode::kTest}) {
+    const auto set = program::compile(e.graph, e.plan, mode);
+    for (int p = 1; p < e.plan.participants; ++p) {
+      CAPTURE(p);
+      const auto& steps = set.programs[static_cast<std::size_t>(p)].forward;
+      Index cells = 0, before = 0, sent = 0;
+      std::vector<Box> made;
+      for (const Step& step : steps) {
+        if (step.node != 1) continue;
+        if (step.op == Op::kConvolution) {
+          for (const Box& other : made) CHECK(geometry::intersect(step.box, other).empty());
+          made.push_back(step.box);
+          cells += step.box.elements();
+        } else if (step.op == Op::kSend) {
+          CHECK(geometry::subtract(step.box, made).empty());
+          before = cells;
+          ++sent;
+        }
+      }
+      // The pool looks one cell to the right and below: worker 4's tile is at that corner, and waits for nothing of others.
+      const Index all = e.plan.box(1, p).elements();
+      CHECK(cells == all);
+      CHECK((sent > 0) == (p != 1));
+      if (sent > 0) CHECK(2 * before < all);
+    }
+  }
+}
+
 TEST_CASE("computing insides of groups again takes less than four fifths of the memory of YOLOv2's first layers") {
   graph::Graph graph = yolov2_front(608, 608);
   graph.layers.back().delivered = true;

@@ -173,6 +173,14 @@ TEST_CASE("recompute") {
   check_bad("recompute", "yes", "write on, off, or auto");
 }
 
+TEST_CASE("boundary_first") {
+  using BoundaryFirst = plan::LayoutRequest::BoundaryFirst;
+  CHECK(good("boundary_first", "auto").boundary_first == BoundaryFirst::kAuto);
+  CHECK(good("boundary_first", "on").boundary_first == BoundaryFirst::kOn);
+  CHECK(good("boundary_first", "off").boundary_first == BoundaryFirst::kOff);
+  check_bad("boundary_first", "always", "write on, off, or auto");
+}
+
 TEST_CASE("wire and backend") {
   CHECK(good("wire", "fp32").wire == plan::WireType::kFloat32);
   CHECK(good("wire", "fp16").wire == plan::WireType::kFloat16);
@@ -199,7 +207,7 @@ TEST_CASE("an unknown key is an error with the key that was meant, or all keys")
   CHECK(near.error().message == "some/net.cfg:17: [distributed] has no key 'worker'; did you mean 'workers'?");
   REQUIRE_FALSE(far);
   for (const char* key :
-       {"layers", "workers", "grid", "forward_groups", "backward_groups", "memory_mb", "wire", "recompute", "channels", "threads", "backend"})
+       {"layers", "workers", "grid", "forward_groups", "backward_groups", "memory_mb", "wire", "recompute", "boundary_first", "channels", "threads", "backend"})
     CHECK_MESSAGE(far.error().message.find(key) != std::string::npos, far.error().message);
 }
 
