@@ -274,6 +274,10 @@ void Executor::forward_step(const Step& step) {
     case Op::kMaxpool:
       kernels::maxpool_forward(pool_shape(graph_, step.node), view(step.a), view(step.b), winners(step.c), step.box, pool_);
       break;
+    case Op::kNormalizeMaxpool:
+      kernels::normalize_maxpool_forward(pool_shape(graph_, step.node), view(step.a), norm_parameters(layer.inputs[0]), view(step.b),
+                                         winners(step.c), step.box, pool_);
+      break;
     case Op::kRoute:
       kernels::route_forward(view(step.a), route_offset(graph_, step.node, step.input), view(step.b), step.box, pool_);
       break;

@@ -146,16 +146,18 @@ void normalize_activate(ConstFloatView x, const NormParameters& parameters, Floa
   if (box.empty()) return;
   TESSERA_CHECK(x.box.contains(box) && y.box.contains(box), "x={} y={} box={}", to_string(x.box), to_string(y.box),
                 to_string(box));
+  const auto run = [&](Index n, Index c, Index row, Index length) {
+    normalize_activate_cells(&x.at(n, c, row, box.x.begin), parameters, c, &y.at(n, c, row, box.x.begin), length);
+  };
+  for_runs(box, pool, run, x, y);
+}
+
+void normalize_activate_cells(const float* x, const NormParameters& parameters, Index c, float* y, Index count) {
+  const Affine affine(parameters, c);
   with_activation(parameters.activation, [&]<Activation A>() {
-    const auto run = [&](Index n, Index c, Index row, Index length) {
-      const Affine affine(parameters, c);
-      // No __restrict: in place is allowed. Each cell depends on its own input only, which is all ivdep promises.
-      const float* source = &x.at(n, c, row, box.x.begin);
-      float* target = &y.at(n, c, row, box.x.begin);
+    // No __restrict: in place is allowed. Each cell depends on its own input only, which is all ivdep promises.
 #pragma GCC ivdep
-      for (Index i = 0; i < length; ++i) target[i] = activate_as<A>(affine(source[i]));
-    };
-    for_runs(box, pool, run, x, y);
+    for (Index i = 0; i < count; ++i) y[i] = activate_as<A>(affine(x[i]));
   });
 }
 

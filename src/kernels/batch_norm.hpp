@@ -55,6 +55,9 @@ void finish_moments(std::span<const ChannelMoments> total, float* mean, float* v
 void normalize_activate(ConstFloatView x, const NormParameters& parameters, FloatView y, const Box& box,
                         base::ThreadPool& pool);
 
+// The same for `count` cells of channel c that lie one after the other, in the caller's thread.
+void normalize_activate_cells(const float* x, const NormParameters& parameters, Index c, float* y, Index count);
+
 // delta[box] *= activation'(y), y recomputed from x; sums[c] (all channels) = sums over the cells of `owned`, a part
 // of box (may be empty). One pass.
 void activation_delta_sums(FloatView delta, ConstFloatView x, const NormParameters& parameters, const Box& box,

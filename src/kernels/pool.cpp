@@ -216,6 +216,59 @@ void check_shape(const PoolShape& shape) {
                 "size={} stride={} pad={}", shape.size, shape.stride, shape.pad);
 }
 
+// The input cells that a box of the output sees.
+Box input_window(const PoolShape& shape, const Box& box) {
+  return {box.n, box.c, pool_input_window(shape, box.y, shape.in_y), pool_input_window(shape, box.x, shape.in_x)};
+}
+
+void check_forward(const PoolShape& shape, const ConstFloatView& input, const FloatView& output, const IndexView& indices, const Box& box) {
+  check_shape(shape);
+  TESSERA_CHECK(output.box.contains(box) && (indices.data == nullptr || indices.box.contains(box)), "output={} indices={} box={}",
+                to_string(output.box), to_string(indices.box), to_string(box));
+  const Box needed = input_window(shape, box);
+  TESSERA_CHECK(input.box.contains(needed), "input={} needed={}", to_string(input.box), to_string(needed));
+}
+
+// What the rows of a box have in common.
+class RowMaxima {
+ public:
+  RowMaxima(const PoolShape& shape, const Box& box)
+      : shape_(shape), box_(box), whole_y_(outputs_within(shape, box.y, shape.in_y)), whole_x_(outputs_within(shape, box.x, shape.in_x)),
+        pairs_(shape.size == 2 && shape.stride <= 2 && whole_x_.size() >= kVector) {}
+
+  // For operator(), one per thread.
+  std::vector<std::int32_t> scratch() const { return std::vector<std::int32_t>(pairs_ ? 0 : static_cast<std::size_t>(box_.x.size())); }
+
+  // One row of the output from an input that holds its window.
+  void operator()(const ConstFloatView& input, const FloatView& output, const IndexView& indices, Index n, Index c, Index row,
+                  std::vector<std::int32_t>& scratch) const {
+    float* best = &output.at(n, c, row, box_.x.begin);
+    std::uint8_t* place = indices.data == nullptr ? nullptr : &indices.at(n, c, row, box_.x.begin);
+    const auto clipped = [&](Range x) {
+      const Index skip = x.begin - box_.x.begin;
+      clipped_maximum(shape_, input, n, c, row, x, best + skip, place == nullptr ? nullptr : place + skip);
+    };
+    if (!whole_y_.contains({row, row + 1}) || whole_x_.empty()) return clipped(box_.x);
+    clipped({box_.x.begin, whole_x_.begin});
+    clipped({whole_x_.end, box_.x.end});
+    const Index skip = whole_x_.begin - box_.x.begin, count = whole_x_.size(), row_floats = input.box.x.size();
+    const float* source = &input.at(n, c, window_begin(shape_, row), window_begin(shape_, whole_x_.begin));
+    if (place != nullptr) place += skip;
+    if (pairs_)
+      (shape_.stride == 1 ? pair_maxima<1> : pair_maxima<2>)(source, row_floats, count, best + skip, place);
+    else
+      (shape_.stride == 1   ? window_maximum<1>
+       : shape_.stride == 2 ? window_maximum<2>
+                            : window_maximum<0>)(shape_, source, row_floats, count, best + skip, scratch.data(), place);
+  }
+
+ private:
+  const PoolShape& shape_;
+  const Box& box_;
+  const Range whole_y_, whole_x_;
+  const bool pairs_;
+};
+
 }  // namespace
 
 Range pool_input_window(const PoolShape& shape, Range out, Index in_size) {
@@ -237,41 +290,29 @@ Range pool_output_window(const PoolShape& shape, Range in, Index out_size) {
 void maxpool_forward(const PoolShape& shape, ConstFloatView input, FloatView output, IndexView indices, const Box& box,
                      base::ThreadPool& pool) {
   if (box.empty()) return;
-  check_shape(shape);
-  TESSERA_CHECK(output.box.contains(box) && (indices.data == nullptr || indices.box.contains(box)),
-                "output={} indices={} box={}", to_string(output.box), to_string(indices.box), to_string(box));
-  const Box needed{box.n, box.c, pool_input_window(shape, box.y, shape.in_y),
-                   pool_input_window(shape, box.x, shape.in_x)};
-  TESSERA_CHECK(input.box.contains(needed), "input={} needed={}", to_string(input.box), to_string(needed));
-  const Range whole_y = outputs_within(shape, box.y, shape.in_y), whole_x = outputs_within(shape, box.x, shape.in_x);
-  const bool pairs = shape.size == 2 && shape.stride <= 2 && whole_x.size() >= kVector;
-  const auto pair_function = shape.stride == 1 ? pair_maxima<1> : pair_maxima<2>;
-  const auto window_function = shape.stride == 1   ? window_maximum<1>
-                               : shape.stride == 2 ? window_maximum<2>
-                                                   : window_maximum<0>;
-  const Index row_floats = input.box.x.size();
+  check_forward(shape, input, output, indices, box);
+  const RowMaxima maxima(shape, box);
   for_rows(box, pool, [&](Index n, Index c, Index y, Index rows) {
-    std::vector<std::int32_t> winner(pairs ? 0 : static_cast<std::size_t>(box.x.size()));
+    auto scratch = maxima.scratch();
+    for (Index row = y; row < y + rows; ++row) maxima(input, output, indices, n, c, row, scratch);
+  });
+}
+
+void normalize_maxpool_forward(const PoolShape& shape, ConstFloatView x, const NormParameters& parameters, FloatView output,
+                               IndexView indices, const Box& box, base::ThreadPool& pool) {
+  if (box.empty()) return;
+  check_forward(shape, x, output, indices, box);
+  const RowMaxima maxima(shape, box);
+  const Range columns = pool_input_window(shape, box.x, shape.in_x);
+  for_rows(box, pool, [&](Index n, Index c, Index y, Index rows) {
+    auto scratch = maxima.scratch();
+    std::vector<float> active(static_cast<std::size_t>(shape.size * columns.size()));  // the window of one row of the output
     for (Index row = y; row < y + rows; ++row) {
-      float* best = &output.at(n, c, row, box.x.begin);
-      std::uint8_t* place = indices.data == nullptr ? nullptr : &indices.at(n, c, row, box.x.begin);
-      const auto clipped = [&](Range x) {
-        const Index skip = x.begin - box.x.begin;
-        clipped_maximum(shape, input, n, c, row, x, best + skip, place == nullptr ? nullptr : place + skip);
-      };
-      if (!whole_y.contains({row, row + 1}) || whole_x.empty()) {
-        clipped(box.x);
-        continue;
-      }
-      clipped({box.x.begin, whole_x.begin});
-      clipped({whole_x.end, box.x.end});
-      const Index skip = whole_x.begin - box.x.begin, count = whole_x.size();
-      const float* source = &input.at(n, c, window_begin(shape, row), window_begin(shape, whole_x.begin));
-      if (place != nullptr) place += skip;
-      if (pairs)
-        pair_function(source, row_floats, count, best + skip, place);
-      else
-        window_function(shape, source, row_floats, count, best + skip, winner.data(), place);
+      const Box window{{n, n + 1}, {c, c + 1}, pool_input_window(shape, {row, row + 1}, shape.in_y), columns};
+      const FloatView cells{active.data(), window};
+      for (Index in_y = window.y.begin; in_y < window.y.end && !columns.empty(); ++in_y)
+        normalize_activate_cells(&x.at(n, c, in_y, columns.begin), parameters, c, &cells.at(n, c, in_y, columns.begin), columns.size());
+      maxima(cells, output, indices, n, c, row, scratch);
     }
   });
 }

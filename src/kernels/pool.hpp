@@ -6,13 +6,10 @@
 
 #include "base/thread_pool.hpp"
 #include "geometry/tensor_view.hpp"
+#include "kernels/batch_norm.hpp"
 
 namespace tessera::kernels {
 
-using geometry::Box;
-using geometry::ConstFloatView;
-using geometry::FloatView;
-using geometry::Index;
 using geometry::Range;
 using IndexView = geometry::View<std::uint8_t>;
 using ConstIndexView = geometry::View<const std::uint8_t>;
@@ -39,6 +36,11 @@ Range pool_output_window(const PoolShape& shape, Range in, Index out_size);
 // output[box] and indices[box]; indices.data may be null (testing). input holds the input windows of box.
 void maxpool_forward(const PoolShape& shape, ConstFloatView input, FloatView output, IndexView indices, const Box& box,
                      base::ThreadPool& pool);
+
+// maxpool_forward() of what normalize_activate() makes of x, the same bits, without that ever being in memory as a whole.
+// Cells that several windows see are normalised for each.
+void normalize_maxpool_forward(const PoolShape& shape, ConstFloatView x, const NormParameters& parameters, FloatView output,
+                               IndexView indices, const Box& box, base::ThreadPool& pool);
 
 // delta_in[compute] = (accumulate: +=) the contributions of all outputs that see compute; delta_out and indices hold
 // those. Contributions to cells outside compute are left out.

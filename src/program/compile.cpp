@@ -107,6 +107,19 @@ class Compiler {
     return buffer(p, node, Slot::kActive, regions_.at(regions_.forward_held, node, p));
   }
 
+  // A batch-normalised layer that only a max-pool reads, whose windows do not overlap: the pool normalises what it reads, and
+  // the normalised tensor is never made. Not where a part of it is fetched.
+  bool is_pooled_raw(int node) const {
+    const auto& uses = uses_[at(node)];
+    if (!graph_[node].batch_normalize || graph_[node].delivered || uses.size() != 1) return false;
+    const auto& reader = graph_[uses[0].layer];
+    const auto fetches = [&](const std::vector<Fetch>& group) {
+      return std::any_of(group.begin(), group.end(), [&](const Fetch& f) { return f.node == node; });
+    };
+    return reader.kind == LayerKind::kMaxpool && reader.kernel <= reader.stride &&
+           std::none_of(regions_.forward_fetches.begin(), regions_.forward_fetches.end(), fetches);
+  }
+
   bool output_is_read(int node) const { return graph_[node].delivered || !uses_[at(node)].empty(); }
 
   int winners(int p, int node) {
@@ -185,7 +198,7 @@ class Compiler {
         send();
       } else {
         exchange_parts(node, Op::kSendMoments, Op::kReceiveMoments, Op::kMergeMoments, send);
-        for (int p = 0; p < plan_.participants; ++p) normalize(p, node, regions_.at(regions_.computed, node, p));
+        for (int p = 0; p < plan_.participants && !is_pooled_raw(node); ++p) normalize(p, node, regions_.at(regions_.computed, node, p));
       }
     }
     deliver();
@@ -262,8 +275,9 @@ class Compiler {
         break;
       }
       case LayerKind::kMaxpool: {
-        Step& step = emit(p, Op::kMaxpool, node);
-        step.a = input(0), step.b = out, step.c = winners(p, node), step.box = box;
+        const bool raw = is_pooled_raw(layer.inputs[0]);
+        Step& step = emit(p, raw ? Op::kNormalizeMaxpool : Op::kMaxpool, node);
+        step.a = raw ? stored(p, layer.inputs[0]) : input(0), step.b = out, step.c = winners(p, node), step.box = box;
         break;
       }
       case LayerKind::kRoute:
@@ -291,7 +305,7 @@ class Compiler {
     if (!graph_[node].batch_normalize) {
       Step& finish = emit(p, Op::kBiasActivate, node);
       finish.a = out, finish.box = box;
-    } else if (mode_ == Mode::kTest) {
+    } else if (mode_ == Mode::kTest && !is_pooled_raw(node)) {
       Step& finish = emit(p, Op::kNormalize, node);
       finish.a = finish.b = out, finish.box = box;
     }
@@ -393,7 +407,7 @@ class Compiler {
     for (const int node : nodes) {
       if (node > last) break;
       for (const int input : graph_[node].inputs)
-        if (is_inside(node) && normalized(input)) read_again(p, node, input, made);
+        if (is_inside(node) && normalized(input) && !is_pooled_raw(input)) read_again(p, node, input, made);
       if (is_inside(node)) forward_layer(p, node);
     }
     // Weight gradients make outputs again when their turn comes, so that these take no memory until then.

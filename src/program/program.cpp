@@ -8,9 +8,9 @@ namespace {
 
 constexpr std::array<const char*, 8> kSlotNames = {"stored", "active", "winners", "gradient", "delta", "delivered", "external_delta", "input_delta"};
 
-constexpr std::array<const char*, 35> kOpNames = {
+constexpr std::array<const char*, 36> kOpNames = {
     "send", "receive", "copy", "fill", "conv_forward", "bias_activate", "batchnorm_moments", "send_moments",
-    "receive_moments", "merge_moments", "normalize_activate", "maxpool_forward", "route_forward", "shortcut_forward",
+    "receive_moments", "merge_moments", "normalize_activate", "maxpool_forward", "normalize_maxpool", "route_forward", "shortcut_forward",
     "upsample_forward", "reorg_forward", "conv_backward_data", "maxpool_backward", "route_backward",
     "shortcut_backward", "upsample_backward", "reorg_backward", "conv_backward_weights", "activation_delta",
     "batchnorm_sums", "send_sums", "receive_sums", "merge_sums", "batchnorm_delta", "send_gradient", "own_gradient",

@@ -68,6 +68,7 @@ enum class Op : std::uint8_t {
   kMergeMoments,      // all parts → mean, variance, rolling averages
   kNormalize,         // a = stored, b = active (or a itself), box; statistics of the batch (train) or rolling (test)
   kMaxpool,           // c = winners or -1
+  kNormalizeMaxpool,  // the same of a = stored, normalised for the first time (kNormalize of inputs[0] is left out)
   kRoute,             // `input` says which; box of the output
   kShortcut,          // a = previous, c = from, b = output; activation included
   kUpsample,

@@ -31,7 +31,9 @@ std::uint64_t forward_bytes(const Graph& graph, const Step& step) {
   switch (step.op) {
     case Op::kConvolution: return out + cells(graph::input_box(graph, step.node, 0, step.box)) * kFloat + weight_bytes(graph, step.node);
     case Op::kMoments: return out;
-    case Op::kMaxpool: return out + cells(graph::input_box(graph, step.node, 0, step.box)) * kFloat + (step.c < 0 ? 0 : cells(step.box));
+    case Op::kMaxpool:
+    case Op::kNormalizeMaxpool:
+      return out + cells(graph::input_box(graph, step.node, 0, step.box)) * kFloat + (step.c < 0 ? 0 : cells(step.box));
     case Op::kShortcut: return 3 * out;
     case Op::kUpsample: return out + cells(graph::input_box(graph, step.node, 0, step.box)) * kFloat;
     default: return 2 * out;  // reads as much as it writes
@@ -106,6 +108,7 @@ Work work(const Graph& graph, const Program& program, const Step& step, int part
     case Op::kMoments:
     case Op::kNormalize:
     case Op::kMaxpool:
+    case Op::kNormalizeMaxpool:
     case Op::kRoute:
     case Op::kShortcut:
     case Op::kUpsample:

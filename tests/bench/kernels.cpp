@@ -10,6 +10,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/clock.hpp"
 #include "kernels/batch_norm.hpp"
 #include "kernels/convolution.hpp"
 #include "kernels/pool.hpp"
@@ -90,9 +91,37 @@ void convolution(benchmark::State& state, Backend backend, const Layer& layer, P
   state.counters["scratch_MB"] = static_cast<double>(scratch.bytes()) * 1e-6;
 }
 
+// What the threads reach together with y = 0.9 x, tensors read and written that no cache holds: the floor of a pass. The
+// best of a few, measured once.
+double memory_bytes_per_second() {
+  static const double best = [] {
+    constexpr Index kFloats = Index{1} << 25, kTasks = 64;
+    const auto x = values(kFloats);
+    auto y = values(kFloats);
+    double seconds = 1e9;
+    for (int round = 0; round < 7; ++round) {
+      const auto start = base::Clock::now();
+      pool().parallel_for(kTasks, [&](std::ptrdiff_t task, int) {
+        const float* __restrict from = x.data() + task * (kFloats / kTasks);
+        float* __restrict to = y.data() + task * (kFloats / kTasks);
+        for (Index i = 0; i < kFloats / kTasks; ++i) to[i] = .9f * from[i];
+      });
+      benchmark::DoNotOptimize(y.data());
+      seconds = std::min(seconds, base::seconds_between(start, base::Clock::now()));
+    }
+    return 2. * 4 * static_cast<double>(kFloats) / seconds;
+  }();
+  return best;
+}
+
+void report_bandwidth(benchmark::State& state, double bytes_per_iteration) {
+  state.SetBytesProcessed(static_cast<std::int64_t>(static_cast<double>(state.iterations()) * bytes_per_iteration));
+  state.counters["of_memory"] = benchmark::Counter(bytes_per_iteration / memory_bytes_per_second(), benchmark::Counter::kIsIterationInvariantRate);
+}
+
 // `passes`: how often the cells of one tensor are read or written.
 void report_bytes(benchmark::State& state, const Box& box, double passes) {
-  state.SetBytesProcessed(static_cast<std::int64_t>(static_cast<double>(state.iterations()) * static_cast<double>(box.elements()) * 4 * passes));
+  report_bandwidth(state, static_cast<double>(box.elements()) * 4 * passes);
 }
 
 struct Tensors {
@@ -145,10 +174,20 @@ void bm_maxpool(benchmark::State& state, bool forward) {
   report_bytes(state, t.box, 1.3);
 }
 
+void bm_normalize_maxpool(benchmark::State& state) {
+  Tensors t;
+  const Box out = Box::whole(kBatch, {16, 208, 208});
+  std::vector<float> small = values(out.elements());
+  std::vector<std::uint8_t> places(small.size());
+  for (auto _ : state)
+    normalize_maxpool_forward({416, 416, 2, 2, 1}, {t.x.data(), t.box}, t.parameters, {small.data(), out}, {places.data(), out}, out, pool());
+  report_bytes(state, t.box, 1.3);
+}
+
 void bm_update(benchmark::State& state) {
   auto weights = values(1 << 24), updates = values(1 << 24), gradient = values(1 << 24);
   for (auto _ : state) update_weights({1e-9f, .9f, .0005f, 64}, weights, updates, gradient, pool());
-  state.SetBytesProcessed(state.iterations() * (std::int64_t{5} << 26));
+  report_bandwidth(state, 5. * 4 * (1 << 24));
 }
 
 void register_all() {
@@ -170,6 +209,7 @@ void register_all() {
   add("activation_delta_sums", bm_delta_sums);
   add("normalize_delta", bm_normalize_delta);
   add("maxpool/forward", [](benchmark::State& state) { bm_maxpool(state, true); });
+  add("normalize_maxpool", bm_normalize_maxpool);
   add("maxpool/backward", [](benchmark::State& state) { bm_maxpool(state, false); });
   add("update", bm_update);
 }

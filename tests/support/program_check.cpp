@@ -411,6 +411,16 @@ class Checker {
         require(train_ && layer.backward ? s.c >= 0 : s.c < 0, "winners {}", s.c);
         if (s.c >= 0) change(p, s.c, s.node, {Slot::kWinners}, s.box, kNothing, kFinal);
         break;
+      case Op::kNormalizeMaxpool: {
+        const int source = layer.inputs[0];
+        require(layer.kind == LayerKind::kMaxpool && graph_[source].batch_normalize, "nothing to normalise");
+        require(!train_ || participants_[at(p)].moments_merged[source], "before the statistics");
+        expect(p, s.a, source, {Slot::kStored}, brute_input_box(graph_, s.node, 0, s.box), kRaw);
+        writes(kFinal);
+        require(train_ && layer.backward ? s.c >= 0 : s.c < 0, "winners {}", s.c);
+        if (s.c >= 0) change(p, s.c, s.node, {Slot::kWinners}, s.box, kNothing, kFinal);
+        break;
+      }
       case Op::kRoute: {
         const int input = s.input;
         const Box whole = Box::whole(plan_.batch, graph_[layer.inputs[at(input)]].out);

@@ -365,6 +365,54 @@ TEST_CASE("convolution: new weights are used after weights_changed(), packed one
     }
 }
 
+TEST_CASE("convolution: conversions between layouts are counted, and each tensor is converted once a call") {
+  const ConvolutionShape shape{32, 20, 20, 48, 3, 1, 1};
+  const Box in = Box::whole(2, {32, 20, 20}), out = Box::whole(2, {48, 20, 20});
+  // Read and written, four bytes each.
+  const auto tensors = 8 * static_cast<std::uint64_t>(in.elements() + out.elements());
+  const auto weight_bytes = 8 * static_cast<std::uint64_t>(shape.weight_elements());
+  Random random(8);
+  Tensor input(in), output(out);
+  input.randomize(random);
+  const auto weights = random_values(random, static_cast<std::size_t>(shape.weight_elements()));
+  std::vector<float> gradient(weights.size());
+  for (const Backend backend : built_backends())
+    for (const bool keep_packed : {false, true}) {
+      INFO(to_string(backend), " keep_packed ", keep_packed);
+      ThreadPool pool(2);
+      Scratch scratch;
+      auto made = make_convolution(backend, shape, pool, scratch, keep_packed);
+      REQUIRE(made.has_value());
+      Convolution& convolution = **made;
+      const auto counted = [&](const auto& call) {
+        const std::uint64_t before = convolution.conversion_bytes();
+        call();
+        return convolution.conversion_bytes() - before;
+      };
+      const auto forward = [&] { convolution.forward(input.view(), weights.data(), output.view(), out); };
+      const auto data = [&](bool accumulate) { convolution.backward_data(output.view(), weights.data(), input.view(), in, accumulate); };
+      const std::uint64_t first = counted(forward), again = counted(forward), written = counted([&] { data(false); }),
+                          added = counted([&] { data(true); }),
+                          of_weights = counted([&] { convolution.backward_weights(input.view(), output.view(), out, gradient.data()); });
+      if (backend != Backend::kOnednn) {
+        CHECK(first + again + written + added + of_weights == 0);
+        continue;
+      }
+      // Where blocks meet, rows are converted for both; weights may be packed for two kinds of blocks, and their gradient
+      // is converted for every block.
+      const std::uint64_t packed = keep_packed ? 0 : weight_bytes, most = tensors * 5 / 4;
+      CHECK(again >= packed + 8 * static_cast<std::uint64_t>(out.elements()));
+      CHECK(again <= 2 * packed + most);
+      CHECK(first >= again + (keep_packed ? weight_bytes : 0));
+      if (!keep_packed) CHECK(first == again);
+      // Packed for the first time here, too: compare with what is added, which is packed already where it is kept.
+      CHECK(added + (keep_packed ? weight_bytes : 0) >= written);
+      CHECK(added <= 2 * packed + most + 4 * static_cast<std::uint64_t>(in.elements()));
+      CHECK(of_weights >= weight_bytes);
+      CHECK(of_weights <= most + 8 * weight_bytes);
+    }
+}
+
 // `threads=` of a cfg must hold: the libraries may not start threads beside the pool's.
 TEST_CASE("convolution: backends run in the threads of the pool only") {
   const auto threads = [] {

@@ -162,6 +162,38 @@ TEST_CASE("maxpool: forward and backward on boxes equal Darknet's loops") {
   }
 }
 
+TEST_CASE("maxpool: normalising while pooling gives the bits of normalising before") {
+  for (unsigned seed = 1; seed <= 300; ++seed) {
+    Random random(seed);
+    const Case c = random_case(random);
+    INFO("seed ", seed, " in ", c.shape.in_y, "x", c.shape.in_x, " size ", c.shape.size, " stride ", c.shape.stride, " pad ",
+         c.shape.pad, " out ", to_string(c.out));
+    ThreadPool pool(1 + static_cast<int>(seed % 3));
+    const auto channels = static_cast<std::size_t>(c.channels);
+    std::vector<float> mean(channels), variance(channels), scales(channels), biases(channels);
+    for (std::size_t k = 0; k < channels; ++k) {
+      mean[k] = static_cast<float>(uniform(random, -30, 30)) / 10, biases[k] = static_cast<float>(uniform(random, -30, 30)) / 10;
+      variance[k] = static_cast<float>(uniform(random, 1, 40)) / 10, scales[k] = static_cast<float>(uniform(random, -20, 20)) / 10;
+    }
+    const NormParameters norm{mean.data(), variance.data(), scales.data(), biases.data(),
+                              seed % 2 == 0 ? Activation::kLeaky : Activation::kLogistic};
+    const Box needed = c.needed();
+    Tensor x(Box{random_hull(random, c.out.n, c.batch), random_hull(random, c.out.c, c.channels),
+                 random_hull(random, needed.y, c.shape.in_y), random_hull(random, needed.x, c.shape.in_x)});
+    x.each(x.box(), [](float& cell) { cell = std::numeric_limits<float>::quiet_NaN(); });  // what must not be read
+    x.randomize(random, needed);
+    Tensor active = x, output(c.out), expected(c.out);
+    normalize_activate(x.view(), norm, active.view(), needed, pool);
+    Places places(c.out), expected_places(c.out);
+    maxpool_forward(c.shape, active.view(), expected.view(), expected_places.view(), c.out, pool);
+    normalize_maxpool_forward(c.shape, x.view(), norm, output.view(), places.view(), c.out, pool);
+    CHECK(output.same_bits(expected));
+    CHECK(places.cells == expected_places.cells);
+    normalize_maxpool_forward(c.shape, x.view(), norm, output.view(), IndexView{}, c.out, pool);
+    CHECK(output.same_bits(expected));
+  }
+}
+
 TEST_CASE("maxpool: a window of NaN has no winner and passes no delta on") {
   ThreadPool pool(1);
   const PoolShape shape{2, 4, 2, 2, 1};

@@ -1,5 +1,5 @@
 // Bytes of a step, recomputed from what its kernel reads and writes on a small network: a convolution with batch norm,
-// 3x3 on 3x8x8, and a 2x2 max-pool, for two samples on one device.
+// 3x3 on 3x8x8, and a 2x2 max-pool with or without overlap, for two samples on one device.
 #include "program/work.hpp"
 
 #include <doctest/doctest.h>
@@ -13,7 +13,7 @@ using program::Op;
 
 namespace {
 
-graph::Graph convolution_and_pool() {
+graph::Graph convolution_and_pool(int stride) {
   graph::Graph graph;
   graph.layers.resize(3);
   for (int node = 0; node < 3; ++node) {
@@ -31,8 +31,8 @@ graph::Graph convolution_and_pool() {
   convolution.activation = "leaky";
   auto& pool = graph.layers[2];
   pool.kind = graph::LayerKind::kMaxpool;
-  pool.out = {5, 4, 4};
-  pool.kernel = 2, pool.stride = 2, pool.pad = 1;
+  pool.out = {5, 8 / stride, 8 / stride};
+  pool.kernel = 2, pool.stride = stride, pool.pad = 1;
   pool.delivered = true;
   return graph;
 }
@@ -40,21 +40,22 @@ graph::Graph convolution_and_pool() {
 }  // namespace
 
 TEST_CASE("memory bytes of steps equal what the kernels read and write") {
-  const graph::Graph graph = convolution_and_pool();
+  int stride = 0;
+  SUBCASE("windows apart: normalised while pooled") { stride = 2; }
+  SUBCASE("windows that overlap: normalised before") { stride = 1; }
+  const graph::Graph graph = convolution_and_pool(stride);
   REQUIRE(graph::validate(graph));
   const auto plan = plan::make_plan(graph, 2, {{{1}, {1}, {1}}, {0}, 1, {}, {}, {}});
   REQUIRE(plan);
   const auto set = program::compile(graph, *plan, program::Mode::kTrain);
   const program::Program& program = set.programs.front();
 
-  constexpr std::uint64_t kIn = 2 * 3 * 8 * 8 * 4, kOut = 2 * 5 * 8 * 8 * 4, kPooled = 2 * 5 * 4 * 4 * 4;
-  constexpr std::uint64_t kWinners = 2 * 5 * 4 * 4, kWeights = 5 * 3 * 3 * 3 * 4;
-  const std::map<Op, std::uint64_t> expected{
+  constexpr std::uint64_t kIn = 2 * 3 * 8 * 8 * 4, kOut = 2 * 5 * 8 * 8 * 4, kWeights = 5 * 3 * 3 * 3 * 4;
+  const std::uint64_t winners = kOut / 4 / static_cast<std::uint64_t>(stride * stride), pooled = 4 * winners;
+  std::map<Op, std::uint64_t> expected{
       {Op::kConvolution, kIn + kWeights + kOut},
       {Op::kMoments, kOut},                               // reads
-      {Op::kNormalize, 2 * kOut},                         // reads, writes
-      {Op::kMaxpool, kOut + kPooled + kWinners},          // reads the input, writes values and winners
-      {Op::kMaxpoolBackward, kPooled + kWinners + kOut},  // reads deltas and winners, writes
+      {Op::kMaxpoolBackward, pooled + winners + kOut},    // reads deltas and winners, writes
       {Op::kNormSums, 3 * kOut},                          // reads and writes the delta, reads the stored tensor
       {Op::kNormDelta, 3 * kOut},
       {Op::kConvolutionWeights, kIn + kOut + 2 * kWeights},  // adds to the gradient
@@ -62,6 +63,9 @@ TEST_CASE("memory bytes of steps equal what the kernels read and write") {
       {Op::kMergeMoments, 5 * 3 * 8},
       {Op::kMergeSums, 5 * 2 * 8},
   };
+  const std::uint64_t pool = kOut + pooled + winners;  // reads the input, writes values and winners
+  if (stride == 2) expected.insert({Op::kNormalizeMaxpool, pool});
+  else expected.insert({{Op::kNormalize, 2 * kOut}, {Op::kMaxpool, pool}});
   std::map<Op, int> seen;
   for (const auto* steps : {&program.forward, &program.backward})
     for (const program::Step& step : *steps) {
