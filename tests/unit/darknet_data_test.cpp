@@ -1,12 +1,15 @@
 // .data files, label files and the samples made of them.
 #include <doctest/doctest.h>
 
+#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <opencv2/imgcodecs.hpp>
+#include <thread>
 
+#include "base/clock.hpp"
 #include "darknet/batch_loader.hpp"
 #include "darknet/classifier_data.hpp"
 #include "darknet/data_file.hpp"
@@ -240,6 +243,39 @@ TEST_CASE("the loader gives batches in order, whatever the threads do, and passe
     }
   }
   CHECK(loader.take().error().message == "no more");
+}
+
+TEST_CASE("the loader makes the next batch while the current one is used, and is not waited for then") {
+  const BatchShape shape{8, 4, 4, 3, 1};
+  std::atomic<bool> may_read = true;
+  BatchLoader loader(
+      [&](std::uint64_t, const BatchShape& s, float* input, float*) -> tessera::base::Status {
+        while (!may_read) std::this_thread::sleep_for(tessera::base::Milliseconds(1));
+        std::fill_n(input, s.input_columns(), 1.0f);
+        return {};
+      },
+      2);
+  loader.request(0, shape);
+  REQUIRE(loader.take());
+  const double waited = loader.waiting_seconds();
+  may_read = false;
+  loader.request(1, shape);  // comes back at once
+  CHECK_FALSE(loader.peek());
+  may_read = true;
+  const auto deadline = tessera::base::Deadline::after(tessera::base::Milliseconds(20'000));
+  while (!loader.peek() && !deadline.passed()) std::this_thread::sleep_for(tessera::base::Milliseconds(1));
+  REQUIRE(loader.peek());  // nobody has asked for it yet
+  REQUIRE(loader.take());
+  CHECK(loader.waiting_seconds() - waited < 1);
+  may_read = false;
+  loader.request(2, shape);
+  std::thread disk([&] {
+    std::this_thread::sleep_for(tessera::base::Milliseconds(100));
+    may_read = true;
+  });
+  REQUIRE(loader.take());  // before it is ready: waits, and says so
+  disk.join();
+  CHECK(loader.waiting_seconds() - waited >= 0.05);
 }
 
 TEST_CASE("the loader holds two batches, whose memory takes turns, also when sizes change") {
