@@ -20,8 +20,8 @@ namespace {
 
 base::Deadline soon() { return base::Deadline::after(base::Milliseconds(30'000)); }
 
-enum Medium { kInproc, kIpc, kTcp };
-const char* const kMediumNames[] = {"inproc", "ipc", "tcp"};
+enum Medium { kInproc, kShared, kIpc, kTcp };  // kShared: ipc, and payloads in shared memory
+const char* const kMediumNames[] = {"inproc", "shared", "ipc", "tcp"};
 
 struct Pair {
   std::unique_ptr<Endpoint> a, b;
@@ -45,7 +45,8 @@ Pair connected_pair(Medium medium) {
   } else {
     ZmqOptions options;
     options.token = make_session_token();
-    options.bind = medium == kIpc ? "ipc://*" : "tcp://127.0.0.1:*";
+    options.bind = medium == kTcp ? "tcp://127.0.0.1:*" : "ipc://*";
+    if (medium == kShared) options.shared_memory = value(SharedMemory::create(2));
     options.max_queued_bytes = std::size_t{64} << 20;
     pair.a = value(make_zmq_endpoint(options));
     options.self = 1;
@@ -161,7 +162,7 @@ void urgent_under_load(benchmark::State& state, Medium medium, Lane lane) {
 }
 
 void add_benchmarks() {
-  for (const Medium medium : {kInproc, kIpc, kTcp}) {
+  for (const Medium medium : {kInproc, kShared, kIpc, kTcp}) {
     const std::string name = kMediumNames[medium];
     for (const std::size_t bytes : {std::size_t{0}, std::size_t{64}, std::size_t{4096}, std::size_t{65536}}) {
       benchmark::RegisterBenchmark(("round_trip/" + name + "/" + std::to_string(bytes)).c_str(), round_trip, medium,
