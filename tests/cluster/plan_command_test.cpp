@@ -42,7 +42,7 @@ TEST_CASE("plan -print shows the steps of every device, -test none of training")
   const Outcome train = run(workshop, {"tiny.cfg", "-workers", "2", "-print"}, 0);
   for (const char* part :
        {"program of coordinator (training)", "program of worker 1 (training)", "program of worker 2 (training)",
-        "conv_forward", "maxpool_forward", "conv_backward_weights", "buffers: "})
+        "conv_forward", "normalize_maxpool", "conv_backward_weights", "boundary_first = ", "buffers: "})
     CHECK_MESSAGE(has(train.out, part), part);
   const Outcome test = run(workshop, {"tiny.cfg", "-workers", "2", "-print", "-test"}, 0);
   CHECK(has(test.out, "program of worker 2 (test)"));
@@ -58,6 +58,7 @@ TEST_CASE("plan -json is JSON that agrees with what was asked for") {
   REQUIRE(json.is_object());
   CHECK(json["grid"]["rows"] == 2);
   CHECK(json["grid"]["columns"] == 2);
+  CHECK(json["boundary_first"].is_boolean());
   CHECK(json["grid"]["samples"] == 1);
   CHECK(json["plan"]["batch"] == 3);
   CHECK(json["plan"]["participants"] == 5);

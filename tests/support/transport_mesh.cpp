@@ -100,6 +100,15 @@ bool has_pattern(const Frame& frame, std::size_t bytes, std::uint64_t seed) {
   return bytes == 0 || std::memcmp(frame.data(), expected.data(), bytes) == 0;
 }
 
+base::Error loss_at(transport::Endpoint& endpoint) {
+  const auto deadline = soon();
+  while (!deadline.passed()) {
+    auto received = endpoint.receive(deadline);
+    if (!received) return received.error();
+  }
+  throw std::runtime_error("nobody was lost");
+}
+
 Frame text_frame(const std::string& text) { return Frame::copy_of(std::as_bytes(std::span(text))); }
 
 std::string frame_text(const Frame& frame) { return {reinterpret_cast<const char*>(frame.data()), frame.size()}; }

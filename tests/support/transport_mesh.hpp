@@ -46,6 +46,9 @@ inline base::Deadline soon() { return in_ms(20'000); }
 transport::Frame pattern(std::size_t bytes, std::uint64_t seed);
 bool has_pattern(const transport::Frame& frame, std::size_t bytes, std::uint64_t seed);
 
+// The loss that receive() reports, messages before it aside. Throws when there is none.
+base::Error loss_at(transport::Endpoint& endpoint);
+
 transport::Frame text_frame(const std::string& text);
 std::string frame_text(const transport::Frame& frame);
 

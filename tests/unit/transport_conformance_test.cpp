@@ -40,16 +40,6 @@ void must_send(Endpoint& endpoint, int peer, Lane lane, const std::string& heade
   REQUIRE_MESSAGE(sent, sent.error().message);
 }
 
-// Receives until the peer's loss is reported.
-base::Error must_lose(Endpoint& endpoint) {
-  const auto deadline = soon();
-  while (true) {
-    auto received = endpoint.receive(deadline);
-    if (!received) return received.error();
-    REQUIRE_FALSE(deadline.passed());
-  }
-}
-
 double milliseconds_since(base::TimePoint start) { return base::seconds_between(start, base::Clock::now()) * 1e3; }
 
 }  // namespace
@@ -257,7 +247,7 @@ TEST_CASE_TEMPLATE("transport: what was sent before closing arrives, then the lo
   const Incoming message = must_receive(*mesh[0]);
   CHECK(has_pattern(message.payload, 3'000'000, 3));
   mesh[1]->close();
-  const base::Error loss = must_lose(*mesh[0]);
+  const base::Error loss = loss_at(*mesh[0]);
   CHECK(loss.code == ErrorCode::kPeerLost);
   CHECK(loss.message.find("participant 1") != std::string::npos);
   CHECK(mesh[0]->lost_peers() == std::vector<int>{1});
@@ -301,7 +291,7 @@ TEST_CASE_TEMPLATE("transport: an expelled peer is not heard and cannot come bac
     CHECK(mesh[0]->send(1, Lane::kBulk, {}, {}, soon()).error().code == ErrorCode::kPeerLost);
     CHECK(mesh[0]->connect(1, mesh[1]->address().value(), soon()).error().code == ErrorCode::kInvalidArgument);
     // The expelled peer is told.
-    CHECK(must_lose(*mesh[1]).code == ErrorCode::kPeerLost);
+    CHECK(loss_at(*mesh[1]).code == ErrorCode::kPeerLost);
     CHECK(mesh[1]->lost_peers() == std::vector<int>{0});
   }
   SUBCASE("before it connects") {
@@ -309,7 +299,7 @@ TEST_CASE_TEMPLATE("transport: an expelled peer is not heard and cannot come bac
     REQUIRE(link(1, 0));
     static_cast<void>(mesh[1]->send(0, Lane::kBulk, text_frame("not heard"), {}, soon()));
     CHECK_FALSE(mesh[0]->receive(in_ms(100)).value().has_value());
-    const base::Error refusal = must_lose(*mesh[1]);
+    const base::Error refusal = loss_at(*mesh[1]);
     CHECK(refusal.code == ErrorCode::kPeerLost);
     CHECK(refusal.message.find("participant 0 refused the connection") != std::string::npos);
   }

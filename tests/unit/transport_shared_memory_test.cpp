@@ -48,15 +48,6 @@ Frame filled_by(Endpoint& endpoint, std::size_t bytes, std::uint64_t seed) {
   return frame;
 }
 
-base::Error loss(Endpoint& at) {
-  const auto deadline = soon();
-  while (true) {
-    auto received = at.receive(deadline);
-    if (!received) return received.error();
-    REQUIRE_FALSE(deadline.passed());
-  }
-}
-
 std::string little_endian(std::uint64_t value) {
   std::string bytes;
   for (unsigned i = 0; i < 8; ++i) bytes += static_cast<char>(value >> (8 * i));
@@ -226,7 +217,7 @@ TEST_CASE("shared memory: another process reads what was sent, answers, and may 
   }
   CHECK(parent.allocate(kBytes).data() > begin);
   child.signal(SIGKILL);
-  CHECK(loss(parent).code == ErrorCode::kPeerLost);
+  CHECK(loss_at(parent).code == ErrorCode::kPeerLost);
   CHECK(parent.allocate(kBytes).data() == begin);
 }
 
@@ -274,7 +265,7 @@ TEST_CASE("shared memory: a peer that makes places up is lost, and nobody else")
       CHECK((*received)->payload.size() == 1000);
     }
     send_place(64, memory->part_bytes());
-    CHECK(loss(*server).message == "participant 1 sent a malformed message");
+    CHECK(loss_at(*server).message == "participant 1 sent a malformed message");
   }
 }
 

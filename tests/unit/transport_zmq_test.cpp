@@ -34,16 +34,6 @@ std::string next_header(Endpoint& from) {
   return frame_text((*received)->header);
 }
 
-// The loss that receive() reports, other messages and time limits aside.
-base::Error loss(Endpoint& at) {
-  const auto deadline = soon();
-  while (true) {
-    auto received = at.receive(deadline);
-    if (!received) return received.error();
-    REQUIRE_FALSE(deadline.passed());
-  }
-}
-
 // Lets `at` look at what has come, for this long; nothing may be delivered.
 void take_in(Endpoint& at, int ms) {
   const auto received = at.receive(in_ms(ms));
@@ -86,7 +76,7 @@ TEST_CASE("zmq: a wrong token, number or second connection is refused, in words 
     REQUIRE(client->connect(server_number, address, soon()));
     static_cast<void>(client->send(server_number, Lane::kBulk, text_frame("forged"), {}, soon()));
     take_in(*server, 150);
-    const base::Error error = loss(*client);
+    const base::Error error = loss_at(*client);
     CHECK(error.code == ErrorCode::kPeerLost);
     return error.message;
   };
@@ -171,7 +161,7 @@ TEST_CASE("zmq: a peer that sends something else than header and payload is lost
   peer.write(zmtp_frame("good header", true) + zmtp_frame("good payload", false));
   CHECK(next_header(*server) == "good header");
   peer.write(zmtp_frame("one part only", false) + zmtp_frame("good again", true) + zmtp_frame("", false));
-  CHECK(loss(*server).message == "participant 1 sent a malformed message");
+  CHECK(loss_at(*server).message == "participant 1 sent a malformed message");
   CHECK(server->lost_peers() == std::vector<int>{1});
   take_in(*server, 50);
   REQUIRE(honest->send(0, Lane::kBulk, text_frame("from 2"), {}, soon()));
@@ -212,7 +202,7 @@ TEST_CASE("zmq: a killed process is noticed at once, a stopped one after the hea
       // A full queue to the dead neither blocks nor fails before it is noticed.
       for (int i = 0; i < 20; ++i)
         static_cast<void>(parent->send(1, Lane::kBulk, text_frame("h"), pattern(1'000'000, 1), in_ms(100)));
-      const base::Error error = loss(*parent);
+      const base::Error error = loss_at(*parent);
       CHECK(error.message == "participant 1 closed its connection or stopped answering");
       CHECK(base::seconds_between(start, base::Clock::now()) < 3);
       CHECK(parent->lost_peers() == std::vector<int>{1});
