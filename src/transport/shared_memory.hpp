@@ -73,7 +73,7 @@ class SharedMemory : public std::enable_shared_from_this<SharedMemory> {
 // A participant's own part. One thread; its frames may be dropped on any.
 class SharedPart {
  public:
-  // Nobody else may have the same part.
+  // One for each participant, as long as the memory lives.
   SharedPart(std::shared_ptr<SharedMemory> memory, int self);
 
   // A buffer to be filled and lent. nullopt: there is no room at present.
