@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <deque>
 #include <map>
 #include <unordered_map>
 
@@ -111,6 +112,7 @@ class ZmqControlServer final : public ControlServer {
       if (deadline.passed()) {
         return base::error(ErrorCode::kTimeout, "'{}' does not take its control messages", client->second.name);
       }
+      take_in();
       std::vector<zmq::pollitem_t> nothing;
       poll_until(nothing, std::min(deadline, base::Deadline::after(kRetryTime),
                                    [](const auto& a, const auto& b) { return a.when() < b.when(); }));
@@ -120,6 +122,11 @@ class ZmqControlServer final : public ControlServer {
   base::Result<std::optional<ControlIncoming>> receive(base::Deadline deadline) override {
     while (true) {
       if (wake_.clear()) return std::nullopt;
+      if (!received_.empty()) {
+        ControlIncoming incoming = std::move(received_.front());
+        received_.pop_front();
+        return incoming;
+      }
       while (auto message = receive_parts(router_, options_.max_blobs + 2)) {
         if (auto incoming = take(*message)) return incoming;
         if (deadline.passed()) return std::nullopt;  // garbage must not keep us here
@@ -135,6 +142,7 @@ class ZmqControlServer final : public ControlServer {
     if (client == clients_.end()) return;
     by_connection_.erase(client->second.connection_id);
     clients_.erase(client);
+    std::erase_if(received_, [&](const ControlIncoming& message) { return message.peer == peer; });
   }
 
  private:
@@ -143,6 +151,16 @@ class ZmqControlServer final : public ControlServer {
     std::string name;
     base::TimePoint last_heard;
   };
+
+  // For receive(), while send() waits. ZeroMQ lets go of a connection that was closed, and of its full queue, only when all
+  // that came on it has been looked at.
+  void take_in() {
+    while (received_.size() < static_cast<std::size_t>(options_.high_water_mark)) {
+      auto message = receive_parts(router_, options_.max_blobs + 2);
+      if (!message) return;
+      if (auto incoming = take(*message)) received_.push_back(std::move(*incoming));
+    }
+  }
 
   std::optional<ControlIncoming> take(Parts& message) {
     std::string connection_id = message.parts[0].to_string();
@@ -189,6 +207,7 @@ class ZmqControlServer final : public ControlServer {
   std::string address_;
   std::map<ControlPeer, Client> clients_;
   std::unordered_map<std::string, ControlPeer> by_connection_;
+  std::deque<ControlIncoming> received_;  // not yet returned by receive()
   ControlPeer last_peer_ = 0;
   std::uint64_t dropped_ = 0;
 };

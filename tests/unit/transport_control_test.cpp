@@ -114,6 +114,29 @@ TEST_CASE("control: a client notices that the server is gone; sending to a gone 
   CHECK(client->send("x", {}, soon()).error().code == ErrorCode::kPeerLost);
 }
 
+TEST_CASE("control: sending to a gone client whose queue is full fails, and what others sent meanwhile is not lost") {
+  ControlOptions small;
+  small.high_water_mark = 4;
+  for (int round = 0; round < 10; ++round) {
+    auto server = listen(Medium::kTcp, small);
+    auto talker = connect(*server, "talker");
+    auto leaver = connect(*server, "leaver");
+    REQUIRE(leaver->send("bye", {}, soon()));
+    const ControlPeer peer = must_receive(*server).peer;
+    // Never reads: buffers on the way fill up, then the queue.
+    const std::string much(100'000, 'x');
+    base::Status sent;
+    while (sent) sent = server->send(peer, much, {}, in_ms(50));
+    REQUIRE(sent.error().code == ErrorCode::kTimeout);
+    for (const char* text : {"1", "2", "3"}) REQUIRE(talker->send(text, {}, soon()));
+    leaver.reset();
+    sent = {};
+    while (sent) sent = server->send(peer, "are you there?", {}, soon());
+    CHECK(sent.error().code == ErrorCode::kPeerLost);
+    for (const char* text : {"1", "2", "3"}) CHECK(must_receive(*server).text == text);
+  }
+}
+
 TEST_CASE("control: with heartbeats, a client notices a server process that is stopped") {
   ControlOptions options;
   options.heartbeat_interval_ms = 100;
