@@ -73,7 +73,7 @@ base::Result<std::shared_ptr<SharedMemory>> SharedMemory::create(int sharers) {
 
 base::Result<std::shared_ptr<SharedMemory>> SharedMemory::open(int descriptor) {
   const auto refuse = [&] {
-    return base::error(ErrorCode::kInvalidArgument, "descriptor {} is no shared memory of a coordinator", descriptor);
+    return base::error(ErrorCode::kInvalidArgument, "descriptor {} is no shared memory of a coordinator; only the process that starts a worker can give one", descriptor);
   };
   struct stat status {};
   Title title{.magic = 0};
