@@ -4,6 +4,8 @@
 //   stream/<medium>/<bytes>              one way; of_memcpy = share of this machine's memcpy bandwidth
 //   urgent_under_load/<medium>/<lane>    round trip of 64 bytes while 4 MB messages stream along on the bulk lane
 #include <benchmark/benchmark.h>
+#include <fmt/format.h>
+#include <unistd.h>
 
 #include "transport/inproc.hpp"
 #include "transport/zmq_endpoint.hpp"
@@ -37,6 +39,11 @@ void must(const base::Status& status) {
   if (!status) throw std::runtime_error(status.error().message);
 }
 
+std::string any_address(Medium medium) {
+  static int count = 0;
+  return medium == kTcp ? "tcp://127.0.0.1:*" : fmt::format("ipc://@tessera-bench-{}-{}", getpid(), ++count);
+}
+
 Pair connected_pair(Medium medium) {
   Pair pair;
   if (medium == kInproc) {
@@ -45,11 +52,12 @@ Pair connected_pair(Medium medium) {
   } else {
     ZmqOptions options;
     options.token = make_session_token();
-    options.bind = medium == kTcp ? "tcp://127.0.0.1:*" : "ipc://*";
+    options.bind = any_address(medium);
     if (medium == kShared) options.shared_memory = value(SharedMemory::create(2));
     options.max_queued_bytes = std::size_t{64} << 20;
     pair.a = value(make_zmq_endpoint(options));
     options.self = 1;
+    options.bind = any_address(medium);
     pair.b = value(make_zmq_endpoint(options));
   }
   must(pair.a->connect(1, value(pair.b->address()), soon()));

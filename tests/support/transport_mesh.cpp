@@ -2,6 +2,10 @@
 
 #include "transport/inproc.hpp"
 
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <atomic>
 #include <cstring>
 #include <stdexcept>
 
@@ -33,7 +37,11 @@ const char* medium_name(Medium medium) {
   return "?";
 }
 
-std::string any_address(Medium medium) { return medium == Medium::kTcp ? "tcp://127.0.0.1:*" : "ipc://*"; }
+std::string any_address(Medium medium) {
+  if (medium == Medium::kTcp) return "tcp://127.0.0.1:*";
+  static std::atomic<int> count = 0;  // abstract sockets: "ipc://*" may leave a directory behind
+  return fmt::format("ipc://@tessera-test-{}-{}", getpid(), ++count);
+}
 
 transport::ZmqOptions zmq_options(Medium medium, int self, const transport::SessionToken& token,
                                   const MeshLimits& limits) {
