@@ -64,7 +64,7 @@ base::Result<std::unique_ptr<Convolution>> make_convolution(Backend backend, con
     return base::error(base::ErrorCode::kInvalidArgument, "convolution with more than {} values in one tensor", kMost);
   switch (backend) {
     case Backend::kReference: return make_reference_convolution(shape, pool);
-    case Backend::kBlas: return make_blas_convolution(shape, pool, scratch);
+    case Backend::kBlas: return make_blas_convolution(backend, shape, pool, scratch);
     case Backend::kOnednn: break;
   }
   auto convolution = make_onednn_convolution(shape, pool, scratch, keep_packed);

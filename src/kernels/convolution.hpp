@@ -45,7 +45,7 @@ Range output_window(const ConvolutionShape& shape, Range in, Index out_size);
 enum class Backend {
   kReference,  // scalar loops, the definition
   kBlas,       // OpenBLAS sgemm on blocks of rows
-  kOnednn,     // oneDNN primitives on blocks of rows, blocked layouts inside
+  kOnednn,     // oneDNN primitives on blocks of rows, blocked layouts inside; 1x1 layers as kBlas
 };
 
 std::string_view to_string(Backend backend);

@@ -17,7 +17,11 @@ void check_backward_weights(const ConvolutionShape& shape, const ConstFloatView&
 
 std::unique_ptr<Convolution> make_reference_convolution(const ConvolutionShape& shape, base::ThreadPool& pool);
 std::string blas_version();
-std::unique_ptr<Convolution> make_blas_convolution(const ConvolutionShape& shape, base::ThreadPool& pool, Scratch& scratch);
+// Whether the matrix products copy nothing: kernel 1, stride 1, pad 0.
+bool columns_are_input(const ConvolutionShape& shape);
+// `backend`: for which this computes the layer, kBlas or another that leaves such layers to BLAS.
+std::unique_ptr<Convolution> make_blas_convolution(Backend backend, const ConvolutionShape& shape, base::ThreadPool& pool,
+                                                   Scratch& scratch);
 
 // convolution_onednn.cpp, or convolution_onednn_absent.cpp where the library is not used (then built is false and
 // make returns null).

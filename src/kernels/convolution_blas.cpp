@@ -72,9 +72,9 @@ Range part_of(Range whole, Index part, Index parts) {
 
 class BlasConvolution final : public Convolution {
  public:
-  BlasConvolution(const ConvolutionShape& shape, base::ThreadPool& pool, Scratch& scratch)
-      : Convolution(shape), pool_(pool), scratch_(scratch), taps_(shape.kernel * shape.kernel),
-        depth_(shape.in_c * taps_), plain_(shape.kernel == 1 && shape.stride == 1 && shape.pad == 0) {}
+  BlasConvolution(Backend backend, const ConvolutionShape& shape, base::ThreadPool& pool, Scratch& scratch)
+      : Convolution(shape), backend_(backend), pool_(pool), scratch_(scratch), taps_(shape.kernel * shape.kernel),
+        depth_(shape.in_c * taps_), plain_(columns_are_input(shape)) {}
 
   void forward(ConstFloatView input, const float* weights, FloatView output, const Box& compute) override {
     if (compute.empty()) return;
@@ -148,7 +148,7 @@ class BlasConvolution final : public Convolution {
 
   void weights_changed() override {}
   std::size_t resident_bytes() const override { return 0; }
-  Backend backend() const override { return Backend::kBlas; }
+  Backend backend() const override { return backend_; }
 
   std::size_t scratch_bytes(const ConvolutionWork& work) override {
     Index floats = 0;
@@ -351,6 +351,7 @@ class BlasConvolution final : public Convolution {
     }
   }
 
+  Backend backend_;
   base::ThreadPool& pool_;
   Scratch& scratch_;
   Index taps_, depth_;
@@ -359,13 +360,16 @@ class BlasConvolution final : public Convolution {
 
 }  // namespace
 
+bool columns_are_input(const ConvolutionShape& shape) { return shape.kernel == 1 && shape.stride == 1 && shape.pad == 0; }
+
 std::string blas_version() { return openblas_get_config(); }
 
-std::unique_ptr<Convolution> make_blas_convolution(const ConvolutionShape& shape, base::ThreadPool& pool, Scratch& scratch) {
+std::unique_ptr<Convolution> make_blas_convolution(Backend backend, const ConvolutionShape& shape, base::ThreadPool& pool,
+                                                   Scratch& scratch) {
   // The pool's threads are the only ones: OpenBLAS must not start its own for each of them.
   static std::once_flag single;
   std::call_once(single, [] { openblas_set_num_threads(1); });
-  return std::make_unique<BlasConvolution>(shape, pool, scratch);
+  return std::make_unique<BlasConvolution>(backend, shape, pool, scratch);
 }
 
 }  // namespace tessera::kernels
