@@ -19,6 +19,8 @@ constexpr std::string_view kHelloMagic = "TSHELLO1";
 constexpr int kMaxParticipant = 65535;
 constexpr base::Milliseconds kBindTime(5000);
 constexpr std::size_t kLeastSharedBytes = 32 << 10;  // below that the socket is as fast
+// How often connections are looked at without an event of theirs.
+constexpr base::Milliseconds kLookInterval(50);
 
 struct Hello {
   SessionToken token;
@@ -135,7 +137,7 @@ class ZmqEndpoint final : public Endpoint {
   void admit(std::string connection_id, const Parts& message);
   void refuse(const std::string& connection_id, std::string_view reason);
   void check_connections();
-  void wait(base::Deadline deadline);
+  void wait(base::Deadline deadline);  // may return early: callers look again
 
   ZmqOptions options_;
   zmq::context_t context_;
@@ -150,6 +152,7 @@ class ZmqEndpoint final : public Endpoint {
   std::set<int> lost_;
   std::deque<base::Error> losses_;           // to be reported by receive()
   std::vector<zmq::pollitem_t> poll_items_;  // empty when connections have changed
+  base::Deadline next_look_ = base::Deadline::after(base::Milliseconds(0));  // at all connections
   EndpointStats stats_;
   bool closed_ = false;
 };
@@ -397,16 +400,26 @@ void ZmqEndpoint::check_connections() {
   for (auto& [peer, reason] : found) lose(peer, std::move(reason));
 }
 
+// ZeroMQ asks the system several times about every socket it polls, so connections take part by their descriptors, which
+// tell of new events only. An event that something else has met with (sending reads them, too) waits for the next look.
 void ZmqEndpoint::wait(base::Deadline deadline) {
   if (poll_items_.empty()) {
     poll_items_ = {{router_.handle(), 0, ZMQ_POLLIN, 0},
                    {nullptr, wake_.fd(), ZMQ_POLLIN, 0},
                    {nullptr, drained_->fd(), ZMQ_POLLIN, 0}};
     for (auto& [peer, lanes] : outgoing_) {
-      for (auto& lane : lanes) lane.connection->add_poll_items(poll_items_);
+      for (auto& lane : lanes) {
+        for (const int fd : lane.connection->descriptors()) poll_items_.push_back({nullptr, fd, ZMQ_POLLIN, 0});
+      }
     }
+    next_look_ = base::Deadline::after(base::Milliseconds(0));
   }
-  poll_until(poll_items_, deadline);
+  if (next_look_.passed()) {
+    check_connections();
+    next_look_ = base::Deadline::after(kLookInterval);
+    return;  // a loss is to be reported, or the items have changed
+  }
+  poll_until(poll_items_, base::Deadline(std::min(deadline.when(), next_look_.when())));
   drained_->clear();
   const bool connection_event = std::any_of(poll_items_.begin() + 3, poll_items_.end(),
                                             [](const zmq::pollitem_t& item) { return item.revents != 0; });

@@ -255,4 +255,8 @@ void Connection::add_poll_items(std::vector<zmq::pollitem_t>& items) {
   items.push_back({monitor_.handle(), 0, ZMQ_POLLIN, 0});
 }
 
+std::array<int, 2> Connection::descriptors() const {
+  return {static_cast<int>(socket_.get(zmq::sockopt::fd)), static_cast<int>(monitor_.get(zmq::sockopt::fd))};
+}
+
 }  // namespace tessera::transport

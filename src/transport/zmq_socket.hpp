@@ -7,6 +7,7 @@
 #include "transport/address.hpp"
 #include "transport/frame.hpp"
 
+#include <array>
 #include <atomic>
 #include <cstddef>
 #include <memory>
@@ -119,6 +120,8 @@ class Connection {
 
   zmq::socket_t& socket() { return socket_; }
   void add_poll_items(std::vector<zmq::pollitem_t>& items);
+  // Readable when something has happened since the last call of broken() or of a function of the socket.
+  std::array<int, 2> descriptors() const;
 
   // Drops what is queued instead of lingering.
   void discard() { socket_.set(zmq::sockopt::linger, 0); }
