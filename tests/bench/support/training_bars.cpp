@@ -44,6 +44,9 @@ void compare_training(NetworkReport& report, const Roles& roles, const Bars& bar
   if (floor != nullptr)
     compare(report, fmt::format("{}: times as long as {}", roles.fastest, roles.floor), "x", fastest, seconds_of, floor,
           seconds_of, Bar::kAtMost, bars.floor);
+  for (const std::string& exact : roles.exact_floors)
+    compare(report, fmt::format("{}: times as long as {}", roles.fastest, exact), "x", fastest, seconds_of,
+            report.find(exact), seconds_of, Bar::kAtMost, std::nullopt);
 
   const Variant *workers = report.find(roles.workers), *as_many = report.find(roles.as_many_threads);
   compare(report, fmt::format("{}: speed as a share of {}", roles.workers, roles.as_many_threads), "", as_many,

@@ -134,15 +134,21 @@ class Adder {
   }
 
   base::Status add_floor() {
-    const std::string name = "oneDNN's convolutions alone";
+    const std::pair<const char*, const char*> kinds[] = {
+        {"oneDNN's convolutions alone", "best"},
+        {"oneDNN's convolutions alone, direct", "direct"},
+        {"oneDNN's convolutions alone, direct, channels last", "channels_last"}};
     const fs::path program = fs::read_symlink("/proc/self/exe").parent_path() / "floor_onednn";
-    if (!fs::exists(program)) {
-      add_absent(name, setup_.threads, "oneDNN is not built in here");
-      return {};
+    for (const auto& [name, kind] : kinds) {
+      if (!fs::exists(program)) {
+        add_absent(name, setup_.threads, "oneDNN is not built in here");
+        continue;
+      }
+      TESSERA_ASSIGN(const std::string cfg, write_cfg(setup_.iterations, {}));
+      add(name, setup_.threads, setup_.iterations, {program.string(), cfg, fmt::to_string(kWarmup + setup_.iterations), kind});
+      if (roles_.floor.empty()) roles_.floor = name;
+      else roles_.exact_floors.push_back(name);
     }
-    roles_.floor = name;
-    TESSERA_ASSIGN(const std::string cfg, write_cfg(setup_.iterations, {}));
-    add(name, setup_.threads, setup_.iterations, {program.string(), cfg, fmt::to_string(kWarmup + setup_.iterations)});
     return {};
   }
 

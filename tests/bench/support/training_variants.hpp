@@ -24,6 +24,7 @@ struct Roles {
   std::vector<std::string> stock;  // first the build with upstream's own flags
   std::vector<std::string> torch;  // first the one with PyTorch's default layout
   std::string onednn, blas, floor;
+  std::vector<std::string> exact_floors;  // without what rounds differently
   std::string fastest;             // the one of onednn, blas that has `threads` and is expected to be the fastest
   std::string workers, recompute;  // on local workers, of the fastest backend
   std::string as_many_threads;     // one process with as many threads as the workers have in all
