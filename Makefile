@@ -44,7 +44,7 @@ help:
 	  'make demo       train and show the example in examples/shapes' \
 	  'make bench      build and run the benchmarks in tests/bench (BENCH="training layers" picks programs, BENCH_ARGS=--quick)' \
 	  'make stock      build upstream as it is (OpenMP, -Ofast) as $(STOCK_PROGRAM)' \
-	  'make install    put darknet and darknet-worker into $$(DESTDIR)$$(PREFIX)/bin (PREFIX=/usr/local)' \
+	  'make install    put darknet and darknet-worker into $$(DESTDIR)$$(PREFIX)/bin, darknet-video.so into lib (PREFIX=/usr/local)' \
 	  'make format     run clang-format over our sources' \
 	  'make clean      remove everything built; distclean removes the downloaded upstream too' \
 	  '' \
@@ -140,7 +140,7 @@ TESSERA_SOURCES := $(filter-out $(NOT_HERE),$(call find_sources,src))
 # darknet/main.cpp is the program; darknet/x_main.cpp is a program darknet-x beside it. One that does without OpenCV does
 # not load it: OpenCV's libraries cost every process that is linked to them about 70 MB and 0.15 s.
 MAIN_SOURCES := darknet/main.cpp $(wildcard darknet/*_main.cpp)
-FORK_SOURCES := $(filter-out $(MAIN_SOURCES) darknet/image_opencv.cpp,$(call find_sources,plugins darknet))
+FORK_SOURCES := $(filter-out $(MAIN_SOURCES) darknet/image_opencv.cpp darknet/video%,$(call find_sources,plugins darknet))
 SUPPORT_SOURCES := $(call find_sources,tests/support)
 
 TEST_FOLDERS := $(foreach folder,unit equivalence cluster fault fuzz,$(if $(call find_sources,tests/$(folder)),$(folder)))
@@ -157,7 +157,10 @@ UPSTREAM_UNITS := $(patsubst $(UPSTREAM)/%.c,%,$(sort $(wildcard $(UPSTREAM)/src
 UPSTREAM_UNITS := $(filter-out src/compare,$(UPSTREAM_UNITS))
 
 UPSTREAM_OBJECTS := $(UPSTREAM_UNITS:%=$(BUILD)/obj/upstream/%.o)
-IMAGE_OBJECT := $(BUILD)/obj/darknet/image_opencv.o
+IMAGE_OBJECTS := $(BUILD)/obj/darknet/image_opencv.o $(BUILD)/obj/darknet/video.o
+# Loaded by whoever shows windows or reads videos (darknet/video.hpp).
+VIDEO_OBJECT := $(BUILD)/obj/darknet/video_opencv.o
+VIDEO_LIBRARY := $(BUILD)/darknet-video.so
 
 LIB_TESSERA := $(BUILD)/libtessera.a
 LIB_FORK := $(BUILD)/libfork.a
@@ -174,7 +177,7 @@ remember = $(shell mkdir -p $(dir $1))$(file >$1.new,$2)$(shell cmp -s $1.new $1
 $(call remember,$(BUILD)/obj/flags,$(CXX) $(OUR_FLAGS) $(DARKNET_FLAGS))
 $(call remember,$(BUILD)/obj/test_flags,$(TEST_FLAGS))
 $(call remember,$(BUILD)/obj/upstream_flags,$(CC) $(UPSTREAM_FLAGS))
-$(call remember,$(BUILD)/obj/link_flags,$(LINK_FLAGS) $(LIBS))
+$(call remember,$(BUILD)/obj/link_flags,$(LINK_FLAGS) $(LIBS) $(VIDEO_LIBS))
 $(call remember,$(BUILD)/obj/sources,$(TESSERA_SOURCES) $(FORK_SOURCES))
 $(call remember,$(BUILD)/obj/test_sources,$(SUPPORT_SOURCES) $(foreach folder,$(TEST_FOLDERS),$(call find_sources,tests/$(folder))))
 $(call remember,$(BUILD)/obj/bench_sources,$(BENCH_SUPPORT_SOURCES))
@@ -205,10 +208,10 @@ $(BUILD)/obj/upstream/%.o: $(UPSTREAM)/%.c $(BUILD)/obj/upstream_flags $(FETCHED
 define stock_program
 $(TOP)/$1/obj/%.o: $(UPSTREAM)/%.c $(TOP)/$1/obj/flags $(FETCHED)
 	$$(call run,CC      $1/$$*.c,$(CC) $2 $(STOCK_FLAGS) -MMD -MP -c $$< -o $$@)
-$(TOP)/$1/obj/image_opencv.o: darknet/image_opencv.cpp $(TOP)/$1/obj/flags
-	$$(call run,CXX     $1/image_opencv.cpp,$(CXX) -std=c++20 -O3 -DOPENCV -isystem $(UPSTREAM)/include $(OPENCV_CPPFLAGS) -MMD -MP -c $$< -o $$@)
-$(TOP)/$1/darknet: $(UPSTREAM_UNITS:%=$(TOP)/$1/obj/%.o) $(TOP)/$1/obj/image_opencv.o
-	$$(call run,LINK    $$@,$(CXX) $2 -fopenmp -pthread -o $$@ $$^ $(OPENCV_LIBS) -lm)
+$(TOP)/$1/obj/%.o: darknet/%.cpp $(TOP)/$1/obj/flags
+	$$(call run,CXX     $1/$$*.cpp,$(CXX) -std=c++20 -O3 -DOPENCV -I. -isystem $(UPSTREAM)/include $(OPENCV_CPPFLAGS) -MMD -MP -c $$< -o $$@)
+$(TOP)/$1/darknet: $(UPSTREAM_UNITS:%=$(TOP)/$1/obj/%.o) $(addprefix $(TOP)/$1/obj/,image_opencv.o video.o video_opencv.o)
+	$$(call run,LINK    $$@,$(CXX) $2 -fopenmp -pthread -o $$@ $$^ $(VIDEO_LIBS) $(OPENCV_LIBS) -lm)
 endef
 $(eval $(call stock_program,stock,-Ofast))
 $(eval $(call stock_program,stock-O2,-O2))
@@ -223,7 +226,7 @@ $(LIB_TESSERA): $(call to_objects,$(TESSERA_SOURCES)) $(BUILD)/obj/sources
 	$(archive)
 $(LIB_FORK): $(call to_objects,$(FORK_SOURCES)) $(BUILD)/obj/sources
 	$(archive)
-$(LIB_DARKNET): $(UPSTREAM_OBJECTS) $(IMAGE_OBJECT)
+$(LIB_DARKNET): $(UPSTREAM_OBJECTS) $(IMAGE_OBJECTS)
 	$(archive)
 $(LIB_SUPPORT): $(call to_objects,$(SUPPORT_SOURCES)) $(BUILD)/obj/test_sources
 	$(archive)
@@ -248,14 +251,18 @@ link = $(call run,LINK    $@,$(CXX) $(LINK_FLAGS) $(LDFLAGS) $(WRAP_FLAGS) -o $@
 
 # ---- Programs --------------------------------------------------------------------------------------------------
 
-all: $(PROGRAMS)
+all: $(PROGRAMS) $(VIDEO_LIBRARY)
 
 $(PROGRAM): $(BUILD)/obj/darknet/main.o
 # The others with it, since it starts them: one left over from an earlier build would be run.
-$(PROGRAM): | $(filter-out $(PROGRAM),$(PROGRAMS))
+$(PROGRAM): | $(filter-out $(PROGRAM),$(PROGRAMS)) $(VIDEO_LIBRARY)
 $(filter-out $(PROGRAM),$(PROGRAMS)): $(BUILD)/darknet-%: $(BUILD)/obj/darknet/%_main.o
 $(PROGRAMS): $(LIB_FORK) $(LIB_TESSERA) $(LIB_DARKNET) $(BUILD)/obj/link_flags
 	$(call link)
+
+$(VIDEO_OBJECT): EXTRA_FLAGS += -fPIC
+$(VIDEO_LIBRARY): $(VIDEO_OBJECT) $(BUILD)/obj/link_flags
+	$(call run,LINK    $@,$(CXX) -shared $(LINK_FLAGS) $(LDFLAGS) -o $@ $< $(VIDEO_LIBS) $(OPENCV_LIBS))
 
 stock: $(STOCK_PROGRAM)
 
@@ -267,17 +274,18 @@ $(EXAMPLES): $(BUILD)/examples/%: $(BUILD)/obj/examples/%.o $(LIB_FORK) $(LIB_TE
 demo: $(PROGRAMS) $(EXAMPLES)
 	examples/shapes/run.sh
 
-install: $(PROGRAMS)
-	install -d $(DESTDIR)$(PREFIX)/bin
+install: $(PROGRAMS) $(VIDEO_LIBRARY)
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib
 	install -m 755 $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin
+	install -m 644 $(VIDEO_LIBRARY) $(DESTDIR)$(PREFIX)/lib
 
 # ---- Tests and benchmarks --------------------------------------------------------------------------------------
 
 # One program per folder of tests/.
 define test_program
 $(BUILD)/tests/$1: $(call to_objects,$(call find_sources,tests/$1)) $(LIB_SUPPORT) $(LIB_FORK) $(LIB_TESSERA) $(LIB_DARKNET) \
-  $(LIB_ORACLE) $(BUILD)/obj/link_flags $(BUILD)/obj/test_sources
-	$$(call link)
+  $(LIB_ORACLE) $(VIDEO_OBJECT) $(BUILD)/obj/link_flags $(BUILD)/obj/test_sources
+	$$(call link,$(VIDEO_LIBS))
 endef
 $(foreach folder,$(TEST_FOLDERS),$(eval $(call test_program,$(folder))))
 

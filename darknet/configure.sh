@@ -36,7 +36,8 @@ for part in core imgproc imgcodecs videoio highgui; do
 done
 
 echo "OPENCV_CPPFLAGS := $opencv_include"
-echo "OPENCV_LIBS := $opencv_path -lopencv_highgui -lopencv_videoio -lopencv_imgcodecs -lopencv_imgproc -lopencv_core"
+echo "OPENCV_LIBS := $opencv_path -lopencv_imgcodecs -lopencv_imgproc -lopencv_core"
+echo "VIDEO_LIBS := $opencv_path -lopencv_highgui -lopencv_videoio"
 echo "BLAS_CPPFLAGS := $(pkg-config --cflags-only-I openblas | sed 's/-I/-isystem /g')"
 echo "BLAS_LIBS := $(pkg-config --libs openblas)"
 echo "LIBRARY_CPPFLAGS := $(pkg-config --cflags spdlog fmt | sed 's/-pthread//')"

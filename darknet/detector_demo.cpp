@@ -1,6 +1,5 @@
 // darknet detector demo DATA CFG WEIGHTS [VIDEO]
 #include <cstdio>
-#include <opencv2/videoio.hpp>
 
 #include "base/clock.hpp"
 #include "darknet/commands.hpp"
@@ -9,6 +8,7 @@
 #include "darknet/image_file.hpp"
 #include "darknet/interrupt.hpp"
 #include "darknet/test_inputs.hpp"
+#include "darknet/video.hpp"
 
 namespace tessera::darknet {
 namespace {
@@ -26,9 +26,12 @@ base::Status open_source(const Arguments& arguments, cv::VideoCapture& source) {
   return base::error(base::ErrorCode::kNotFound, "{}: cannot be opened as a video", video);
 }
 
+// A codec's name as videos have it (FourCC).
+int four_characters(const char* name) { return name[0] | name[1] << 8 | name[2] << 16 | name[3] << 24; }
+
 base::Status open_target(const std::string& path, const cv::Mat& frame, double fps, cv::VideoWriter& target) {
   const bool avi = path.ends_with(".avi");
-  const int codec = avi ? cv::VideoWriter::fourcc('M', 'J', 'P', 'G') : cv::VideoWriter::fourcc('m', 'p', '4', 'v');
+  const int codec = avi ? four_characters("MJPG") : four_characters("mp4v");
   if (target.open(path, codec, fps > 0 ? fps : kFallbackFps, frame.size())) return {};
   return base::error(base::ErrorCode::kIo,
                      "{}: cannot be written as a video; use .avi or .mp4 in a folder you may write to", path);
@@ -38,8 +41,10 @@ base::Status open_target(const std::string& path, const cv::Mat& frame, double f
 
 base::Result<int> run_detector_demo(const Arguments& arguments) {
   TESSERA_ASSIGN(const DetectorUnderTest test, load_detector_for_test(arguments));
-  cv::VideoCapture source;
-  TESSERA_TRY(open_source(arguments, source));
+  const VideoLibrary* video = video_library();
+  if (video == nullptr) return base::error(base::ErrorCode::kNotFound, "no videos without darknet-video.so");
+  const auto source = video->make_capture();
+  TESSERA_TRY(open_source(arguments, *source));
   DetectionSettings settings;
   settings.score_threshold = static_cast<float>(arguments.real("thresh", 0.25));
   settings.hierarchy_threshold = static_cast<float>(arguments.real("hier", settings.hierarchy_threshold));
@@ -48,11 +53,11 @@ base::Result<int> run_detector_demo(const Arguments& arguments) {
   const bool show = !arguments.has("dont_show") && display_available();
 
   const InterruptGuard guard;
-  cv::VideoWriter target;
+  const auto target = video->make_writer();
   cv::Mat frame;
   int frames = 0;
   double seconds = 0;
-  while (!InterruptGuard::interrupted() && source.read(frame) && !frame.empty()) {
+  while (!InterruptGuard::interrupted() && source->read(frame) && !frame.empty()) {
     const base::TimePoint start = base::Clock::now();
     const std::vector<DetectedObject> objects = detect_objects(test.loaded.net.get(), frame, settings);
     seconds += base::seconds_between(start, base::Clock::now());
@@ -63,8 +68,8 @@ base::Result<int> run_detector_demo(const Arguments& arguments) {
     std::fflush(stdout);
     draw_objects(frame, objects, test.names);
     if (!out.empty()) {
-      if (!target.isOpened()) TESSERA_TRY(open_target(out, frame, source.get(cv::CAP_PROP_FPS), target));
-      target.write(frame);
+      if (!target->isOpened()) TESSERA_TRY(open_target(out, frame, source->get(cv::CAP_PROP_FPS), *target));
+      target->write(frame);
     }
     if (!prefix.empty()) TESSERA_TRY(write_image(fmt::format("{}_{:08}.jpg", prefix, frames - 1), frame));
     if (show && show_picture("demo", frame, 1)) break;

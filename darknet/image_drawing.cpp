@@ -5,8 +5,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
-#include <opencv2/highgui.hpp>
 #include <opencv2/imgproc.hpp>
+
+#include "darknet/video.hpp"
 
 namespace tessera::darknet {
 namespace {
@@ -58,8 +59,8 @@ bool display_available() {
 }
 
 bool show_picture(const std::string& title, const cv::Mat& picture, int milliseconds) {
-  cv::imshow(title, picture);
-  const int key = cv::waitKey(milliseconds) & 0xFF;
+  const VideoLibrary* video = video_library();
+  const int key = video == nullptr ? -1 : video->show(title, picture, milliseconds) & 0xFF;
   return key == 27 || key == 'q';
 }
 

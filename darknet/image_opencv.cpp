@@ -17,13 +17,15 @@
 #include <memory>
 #include <opencv2/core.hpp>
 #include <opencv2/core/utils/logger.hpp>
-#include <opencv2/highgui.hpp>
 #include <opencv2/imgcodecs.hpp>
-#include <opencv2/videoio.hpp>
 #include <string>
 #include <string_view>
 
+#include "darknet/video.hpp"
+
 namespace {
+
+using tessera::darknet::video_library;
 
 constexpr int kPlaceholderSide = 10;  // what stands for an unreadable image; callers expect some image
 
@@ -86,14 +88,15 @@ void append_to_bad_list(const std::string& path) {
   close(file);
 }
 
-// A GUI library without a display ends the whole process, so it is asked for only where there is one.
-bool has_display() {
+// What shows windows; null where there is none. A GUI library without a display ends the whole process, so it is asked for
+// only where there is one.
+const tessera::darknet::VideoLibrary* windows() {
   static std::atomic<bool> told{false};
   for (const char* variable : {"DISPLAY", "WAYLAND_DISPLAY"})
-    if (const char* value = std::getenv(variable); value && *value) return true;
+    if (const char* value = std::getenv(variable); value && *value) return video_library();
   if (!told.exchange(true))
     std::fprintf(stderr, "No display here: windows are not shown (-dont_show says so in advance)\n");
-  return false;
+  return nullptr;
 }
 
 }  // namespace
@@ -128,8 +131,10 @@ void* open_video_stream(const char* filename, int camera, int width, int height,
     std::fprintf(stderr, "Cannot open video \"%s\": %s\n", filename, std::strerror(errno));
     return nullptr;
   }
-  auto capture = filename ? std::make_unique<cv::VideoCapture>(filename) : std::make_unique<cv::VideoCapture>(camera);
-  if (!capture->isOpened()) return nullptr;
+  const auto* video = video_library();
+  if (video == nullptr) return nullptr;
+  auto capture = video->make_capture();
+  if (!(filename ? capture->open(filename) : capture->open(camera))) return nullptr;
   if (width) capture->set(cv::CAP_PROP_FRAME_WIDTH, width);
   if (height) capture->set(cv::CAP_PROP_FRAME_HEIGHT, height);
   if (frames_per_second) capture->set(cv::CAP_PROP_FPS, frames_per_second);
@@ -149,10 +154,10 @@ image get_image_from_stream(void* stream) {
 
 // Shows `picture` and waits `wait_ms` (0: until a key). Returns the key, -1 for none.
 int show_image_cv(image picture, const char* window, int wait_ms) {
-  if (!has_display()) return -1;
+  const auto* video = windows();
+  if (video == nullptr) return -1;
   try {
-    cv::imshow(window, to_opencv(picture));
-    const int key = cv::waitKey(wait_ms);
+    const int key = video->show(window, to_opencv(picture), wait_ms);
     return key == -1 ? -1 : key % 256;
   } catch (const cv::Exception& error) {
     std::fprintf(stderr, "Cannot show window \"%s\": %s\n", window, error.err.c_str());
@@ -161,15 +166,10 @@ int show_image_cv(image picture, const char* window, int wait_ms) {
 }
 
 void make_window(char* window, int width, int height, int fullscreen) {
-  if (!has_display()) return;
+  const auto* video = windows();
+  if (video == nullptr) return;
   try {
-    cv::namedWindow(window, cv::WINDOW_NORMAL);
-    if (fullscreen) {
-      cv::setWindowProperty(window, cv::WND_PROP_FULLSCREEN, cv::WINDOW_FULLSCREEN);
-    } else {
-      cv::resizeWindow(window, width, height);
-      if (std::string(window) == "Demo") cv::moveWindow(window, 0, 0);
-    }
+    video->make_window(window, width, height, fullscreen != 0);
   } catch (const cv::Exception& error) {
     std::fprintf(stderr, "Cannot open window \"%s\": %s\n", window, error.err.c_str());
   }

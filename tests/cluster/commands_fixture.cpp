@@ -101,11 +101,6 @@ void draw_sample(std::mt19937_64& random, int class_id, const std::string& image
                        << relative(size) << ' ' << relative(size) << '\n';
 }
 
-std::string program() {
-  const char* path = std::getenv("TESSERA_DARKNET");
-  return path ? path : TESSERA_DARKNET;
-}
-
 // Reads both pipes until they end or time is up.
 class Reader {
  public:
@@ -139,6 +134,11 @@ class Reader {
 };
 
 }  // namespace
+
+std::string program() {
+  const char* path = std::getenv("TESSERA_DARKNET");
+  return path ? path : TESSERA_DARKNET;
+}
 
 Workshop::Workshop() {
   std::string pattern = (std::filesystem::temp_directory_path() / "tessera-commands-XXXXXX").string();
@@ -189,7 +189,7 @@ Outcome Workshop::run(const std::vector<std::string>& words, const std::string& 
   int out[2], err[2];
   REQUIRE(::pipe2(out, O_CLOEXEC) == 0);
   REQUIRE(::pipe2(err, O_CLOEXEC) == 0);
-  const std::string executable = program();
+  const std::string executable = has("darknet") ? path("darknet") : program();
   std::vector<std::string> all = {executable};
   all.insert(all.end(), words.begin(), words.end());
   std::vector<char*> arguments;

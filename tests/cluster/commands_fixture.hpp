@@ -17,6 +17,9 @@ struct Outcome {
 // Two classes: bright squares ("square") and dark discs ("disc") on grey noise, 64x64 pixels; 24 training and 8
 // validation images in images/, labels in labels/, train.txt, valid.txt, obj.names, obj.data, tiny.cfg (YOLOv3 head)
 // and region.cfg (YOLOv2 head).
+// The built program under test.
+std::string program();
+
 class Workshop {
  public:
   Workshop();
@@ -30,7 +33,7 @@ class Workshop {
   bool has(const std::string& name) const { return std::filesystem::exists(folder_ / name); }
   void remove(const std::string& name) const { std::filesystem::remove_all(folder_ / name); }
 
-  // Runs `darknet words...` in the folder, `input` as its stdin. Killed after `limit_seconds`. `signal_after_line`:
+  // Runs `darknet words...` in the folder (a copy of the program there, if there is one), `input` as its stdin. Killed after `limit_seconds`. `signal_after_line`:
   // sends SIGINT as soon as stdout has a line that starts with it.
   Outcome run(const std::vector<std::string>& words, const std::string& input = "", double limit_seconds = 120,
               const std::string& signal_after_line = "") const;

@@ -245,6 +245,15 @@ TEST_CASE("detector test, map, recall, valid, partial and detect on trained weig
     CHECK(demo.code == 0);
     CHECK(workshop.has("frame_00000000.jpg"));
   }
+  {
+    INFO("without darknet-video.so there are no videos, but pictures");
+    std::filesystem::copy_file(tessera::testing::program(), workshop.path("darknet"));
+    const Outcome demo = workshop.run({"detector", "demo", "obj.data", "long.cfg", weights, "images/square%d.png"});
+    CHECK(demo.code == 1);
+    CHECK(contains(demo.err, workshop.path("darknet-video.so") + ": cannot open"));
+    const Outcome picture = workshop.run({"detector", "test", "obj.data", "long.cfg", weights, "images/square0.png", "-dont_show"});
+    CHECK(picture.code == 0);
+  }
 }
 
 TEST_CASE("calc_anchors prints and writes anchors that fit") {
