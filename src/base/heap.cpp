@@ -11,4 +11,6 @@ void return_freed_memory(int reused) {
   mallopt(M_TRIM_THRESHOLD, 8 * kMebibyte);  // less would cost more system calls and save nothing at the peak
 }
 
+void trim_heap() { malloc_trim(0); }
+
 }  // namespace tessera::base

@@ -4,6 +4,7 @@
 
 #include <cstring>
 
+#include "base/heap.hpp"
 #include "cluster/process_usage.hpp"
 #include "cluster/protocol.hpp"
 #include "kernels/convolution_select.hpp"
@@ -266,6 +267,7 @@ Status WorkerSession::plan(const wire::ControlMessage& message) {
   plans_[static_cast<int>(key)] = std::move(loaded);
   current_ = -1;
   TESSERA_TRY(make_current(static_cast<int>(key)));
+  base::trim_heap();  // everybody's programs were here
   reply_(wire::control_text("planned", {{"key", key}, {"arena_bytes", bytes}}));
   return {};
 }
