@@ -25,7 +25,8 @@ const VideoLibrary* load() {
     }
     if (reason.empty() || fs::exists(path, unreadable)) reason = dlerror();
   }
-  std::fprintf(stderr, "No videos and no windows: %s (darknet-video.so belongs beside darknet, or into ../lib)\n", reason.c_str());
+  std::fprintf(stderr, "No videos and no windows: %s (darknet-video.so belongs beside darknet, or into ../lib)\n",
+               reason.c_str());
   return nullptr;
 }
 

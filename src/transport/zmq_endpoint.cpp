@@ -150,8 +150,8 @@ class ZmqEndpoint final : public Endpoint {
   std::unordered_map<std::string, IncomingLane> incoming_;  // by the ROUTER's own name for the connection
   std::array<std::deque<Incoming>, kLanes> received_;
   std::set<int> lost_;
-  std::deque<base::Error> losses_;           // to be reported by receive()
-  std::vector<zmq::pollitem_t> poll_items_;  // empty when connections have changed
+  std::deque<base::Error> losses_;                                           // to be reported by receive()
+  std::vector<zmq::pollitem_t> poll_items_;                                  // empty when connections have changed
   base::Deadline next_look_ = base::Deadline::after(base::Milliseconds(0));  // at all connections
   EndpointStats stats_;
   bool closed_ = false;
@@ -227,7 +227,8 @@ base::Status ZmqEndpoint::send(int peer, Lane lane, Frame header, Frame payload,
   zmq::message_t last = place ? encode_place(*place) : to_message(std::move(payload), out.queued, bytes);
   zmq::message_t nothing;
   zmq::socket_t& socket = out.connection->socket();
-  if (!send_part(socket, first, true) || (place && !send_part(socket, nothing, true)) || !send_part(socket, last, false)) {
+  if (!send_part(socket, first, true) || (place && !send_part(socket, nothing, true)) ||
+      !send_part(socket, last, false)) {
     return base::error(ErrorCode::kIo, "cannot send to participant {}: {}", peer, zmq_strerror(zmq_errno()));
   }
   ++stats_.sent_messages;
@@ -452,7 +453,8 @@ base::Status ZmqOptions::validate() const {
   if (heartbeat_interval_ms > 0 && heartbeat_timeout_ms <= heartbeat_interval_ms) {
     return refuse("the heartbeat timeout must be longer than its interval");
   }
-  if (shared_memory && self >= shared_memory->sharers()) return refuse("the shared memory has no part for this participant");
+  if (shared_memory && self >= shared_memory->sharers())
+    return refuse("the shared memory has no part for this participant");
   if (io_threads < 1 || io_threads > 16) return refuse("I/O threads must be 1 to 16");
   return {};
 }

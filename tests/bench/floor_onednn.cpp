@@ -128,7 +128,8 @@ base::Status run(const std::string& cfg, int iterations, const Kind& kind) {
 }
 
 int main(int argc, char** argv) {
-  const auto* kind = std::find_if(std::begin(kKinds), std::end(kKinds), [&](const Kind& k) { return argc == 4 && argv[3] == std::string_view(k.name); });
+  const auto* kind = std::find_if(std::begin(kKinds), std::end(kKinds),
+                                  [&](const Kind& k) { return argc == 4 && argv[3] == std::string_view(k.name); });
   if (kind == std::end(kKinds) || std::atoi(argv[2]) < 1) {
     fmt::print(stderr, "usage: floor_onednn CFG ITERATIONS best|direct|channels_last\n");
     return 1;

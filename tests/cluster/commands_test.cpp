@@ -251,7 +251,8 @@ TEST_CASE("detector test, map, recall, valid, partial and detect on trained weig
     const Outcome demo = workshop.run({"detector", "demo", "obj.data", "long.cfg", weights, "images/square%d.png"});
     CHECK(demo.code == 1);
     CHECK(contains(demo.err, workshop.path("darknet-video.so") + ": cannot open"));
-    const Outcome picture = workshop.run({"detector", "test", "obj.data", "long.cfg", weights, "images/square0.png", "-dont_show"});
+    const Outcome picture =
+        workshop.run({"detector", "test", "obj.data", "long.cfg", weights, "images/square0.png", "-dont_show"});
     CHECK(picture.code == 0);
   }
 }

@@ -26,7 +26,8 @@ Bars bars_of(const std::string& network) {
 }
 
 void compare_training(NetworkReport& report, const Roles& roles, const Bars& bars) {
-  const Variant *stock = roles.stock.empty() ? nullptr : report.find(roles.stock.front()), *fastest = report.find(roles.fastest);
+  const Variant *stock = roles.stock.empty() ? nullptr : report.find(roles.stock.front()),
+                *fastest = report.find(roles.fastest);
   for (const std::string& name : {roles.onednn, roles.blas}) {
     const Variant* ours = report.find(name);
     const auto& times_stock = name == roles.blas ? bars.blas_stock : bars.stock;
@@ -43,7 +44,7 @@ void compare_training(NetworkReport& report, const Roles& roles, const Bars& bar
   const Variant* floor = report.find(roles.floor);
   if (floor != nullptr)
     compare(report, fmt::format("{}: times as long as {}", roles.fastest, roles.floor), "x", fastest, seconds_of, floor,
-          seconds_of, Bar::kAtMost, bars.floor);
+            seconds_of, Bar::kAtMost, bars.floor);
   for (const std::string& exact : roles.exact_floors)
     compare(report, fmt::format("{}: times as long as {}", roles.fastest, exact), "x", fastest, seconds_of,
             report.find(exact), seconds_of, Bar::kAtMost, std::nullopt);

@@ -145,9 +145,12 @@ class Adder {
         continue;
       }
       TESSERA_ASSIGN(const std::string cfg, write_cfg(setup_.iterations, {}));
-      add(name, setup_.threads, setup_.iterations, {program.string(), cfg, fmt::to_string(kWarmup + setup_.iterations), kind});
-      if (roles_.floor.empty()) roles_.floor = name;
-      else roles_.exact_floors.push_back(name);
+      add(name, setup_.threads, setup_.iterations,
+          {program.string(), cfg, fmt::to_string(kWarmup + setup_.iterations), kind});
+      if (roles_.floor.empty())
+        roles_.floor = name;
+      else
+        roles_.exact_floors.push_back(name);
     }
     return {};
   }
