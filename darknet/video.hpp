@@ -1,4 +1,4 @@
-// Videos, cameras and windows: OpenCV's videoio and highgui. They bring some 120 libraries with them (Qt, GStreamer, ffmpeg),
+// Videos, cameras and windows: OpenCV's videoio and highgui. They bring some 110 libraries with them (Qt, GStreamer, ffmpeg),
 // so they live in darknet-video.so, which is loaded by the first who asks: processes that train or detect in pictures
 // without showing them save 24 MB and 0.08 s.
 #pragma once
@@ -9,7 +9,7 @@
 
 namespace tessera::darknet {
 
-// What the library offers. The methods of cv::VideoCapture and cv::VideoWriter are virtual: users need not be linked to them.
+// What the library offers; a change needs another number in the name of its entry, darknet_video_library_1. The methods of cv::VideoCapture and cv::VideoWriter are virtual: users need not be linked to them.
 struct VideoLibrary {
   std::unique_ptr<cv::VideoCapture> (*make_capture)();
   std::unique_ptr<cv::VideoWriter> (*make_writer)();

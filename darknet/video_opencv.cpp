@@ -22,7 +22,7 @@ void make_window(const std::string& window, int width, int height, bool fullscre
 
 }  // namespace
 
-extern "C" const tessera::darknet::VideoLibrary* darknet_video_library() {
+extern "C" const tessera::darknet::VideoLibrary* darknet_video_library_1() {
   static const tessera::darknet::VideoLibrary library{
       [] { return std::make_unique<cv::VideoCapture>(); },
       [] { return std::make_unique<cv::VideoWriter>(); },

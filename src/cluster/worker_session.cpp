@@ -267,7 +267,8 @@ Status WorkerSession::plan(const wire::ControlMessage& message) {
   plans_[static_cast<int>(key)] = std::move(loaded);
   current_ = -1;
   TESSERA_TRY(make_current(static_cast<int>(key)));
-  base::trim_heap();  // everybody's programs were here
+  set = {};
+  base::trim_heap();  // of everybody's programs
   reply_(wire::control_text("planned", {{"key", key}, {"arena_bytes", bytes}}));
   return {};
 }

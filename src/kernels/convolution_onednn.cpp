@@ -17,7 +17,8 @@ namespace {
 using namespace onednn;
 
 // Gradients up to this size are summed per thread over a part of the map. Larger ones are cut along the input channels, so
-// that a part is about this large: what a block adds to the gradient is still in the cache then.
+// that a part is about this large: what a block adds to the gradient is still in the cache then. The price is that the delta
+// is converted for every part; down to this size the cache gains more.
 constexpr Index kGradientFloats = 512 * 1024;
 // Input channels are cut at multiples of this.
 constexpr Index kChannelBlock = 16;
@@ -406,7 +407,7 @@ std::string onednn_version() {
 
 std::unique_ptr<Convolution> make_onednn_convolution(const ConvolutionShape& shape, base::ThreadPool& pool, Scratch& scratch,
                                                      bool keep_packed) {
-  // oneDNN's own product is some 15 % faster there, but takes 6 MB for code that it makes, in every worker.
+  // oneDNN's own product is some 15 % faster there, but takes 6 MB for code that it makes, in every process.
   if (columns_are_input(shape)) return make_blas_convolution(Backend::kOnednn, shape, pool, scratch);
   return std::make_unique<OnednnConvolution>(shape, pool, scratch, keep_packed);
 }

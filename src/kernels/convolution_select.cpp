@@ -79,10 +79,11 @@ void add_seconds(const std::vector<Backend>& candidates, const ConvolutionShape&
   for (const auto& [backend, seconds] : shortest) totals[backend] += count * seconds;
 }
 
-// The largest first, equal ones together.
+// The largest first, equal ones together; without those that all backends leave to BLAS.
 std::vector<std::pair<ConvolutionShape, int>> by_work(std::span<const ConvolutionShape> layers) {
   std::vector<std::pair<ConvolutionShape, int>> distinct;
   for (const ConvolutionShape& layer : layers) {
+    if (columns_are_input(layer)) continue;
     const auto known = std::find_if(distinct.begin(), distinct.end(), [&](const auto& entry) { return entry.first == layer; });
     if (known != distinct.end()) ++known->second;
     else distinct.push_back({layer, 1});

@@ -14,12 +14,12 @@ struct Outcome {
   bool timed_out = false;
 };
 
-// Two classes: bright squares ("square") and dark discs ("disc") on grey noise, 64x64 pixels; 24 training and 8
-// validation images in images/, labels in labels/, train.txt, valid.txt, obj.names, obj.data, tiny.cfg (YOLOv3 head)
-// and region.cfg (YOLOv2 head).
 // The built program under test.
 std::string program();
 
+// Two classes: bright squares ("square") and dark discs ("disc") on grey noise, 64x64 pixels; 24 training and 8
+// validation images in images/, labels in labels/, train.txt, valid.txt, obj.names, obj.data, tiny.cfg (YOLOv3 head)
+// and region.cfg (YOLOv2 head).
 class Workshop {
  public:
   Workshop();

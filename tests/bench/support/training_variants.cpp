@@ -136,8 +136,8 @@ class Adder {
   base::Status add_floor() {
     const std::pair<const char*, const char*> kinds[] = {
         {"oneDNN's convolutions alone", "best"},
-        {"oneDNN's convolutions alone, direct", "direct"},
-        {"oneDNN's convolutions alone, direct, channels last", "channels_last"}};
+        {"oneDNN's alone, direct", "direct"},
+        {"oneDNN's alone, channels last", "channels_last"}};
     const fs::path program = fs::read_symlink("/proc/self/exe").parent_path() / "floor_onednn";
     for (const auto& [name, kind] : kinds) {
       if (!fs::exists(program)) {
