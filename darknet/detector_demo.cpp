@@ -42,7 +42,7 @@ base::Status open_target(const std::string& path, const cv::Mat& frame, double f
 base::Result<int> run_detector_demo(const Arguments& arguments) {
   TESSERA_ASSIGN(const DetectorUnderTest test, load_detector_for_test(arguments));
   const VideoLibrary* video = video_library();
-  if (video == nullptr) return base::error(base::ErrorCode::kNotFound, "no videos without darknet-video.so");
+  if (video == nullptr) return base::error(base::ErrorCode::kNotFound, "no videos without darknet-video.so: copy it from build/ to where darknet is, or use `make install`");
   const auto source = video->make_capture();
   TESSERA_TRY(open_source(arguments, *source));
   DetectionSettings settings;

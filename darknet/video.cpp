@@ -25,7 +25,7 @@ const VideoLibrary* load() {
     }
     if (reason.empty() || fs::exists(path, unreadable)) reason = dlerror();
   }
-  std::fprintf(stderr, "No videos and no windows: %s (darknet-video.so belongs beside darknet, or into ../lib)\n",
+  std::fprintf(stderr, "No videos and no windows: %s (darknet-video.so, which `make` builds, belongs beside darknet or into ../lib)\n",
                reason.c_str());
   return nullptr;
 }

@@ -1,8 +1,8 @@
-// Convolution by oneDNN primitives; but 1 x 1 layers are products of the tensors as they lie, which
-// are BLAS's. Otherwise tensors stay plain outside; a block of a tile is reordered into the layout the
-// primitive wants, convolved, and reordered back while it is in the cache. Padding of a block is explicit per side, so
-// nothing is copied to make borders. Each thread of the pool runs single-threaded primitives on blocks of its own; how
-// work is cut depends on the layer, the box and the number of threads only.
+// Convolution by oneDNN primitives; but 1 x 1 layers are products of the tensors as they lie, which are BLAS's. Otherwise
+// tensors stay plain outside; a block of a tile is reordered into the layout the primitive wants, convolved, and reordered
+// back while it is in the cache. Padding of a block is explicit per side, so nothing is copied to make borders. Each thread
+// of the pool runs single-threaded primitives on blocks of its own; how work is cut depends on the layer, the box and the
+// number of threads only.
 #include <algorithm>
 #include <atomic>
 #include <deque>

@@ -164,7 +164,7 @@ BackendChoice choose_backend(std::span<const ConvolutionShape> layers, bool trai
                              double budget_seconds) {
   std::vector<Backend> candidates = built_backends();
   std::erase(candidates, Backend::kReference);
-  if (candidates.size() == 1 || layers.empty()) return {candidates.back(), BackendChoice::Origin::kOnlyOne};
+  if (candidates.size() == 1 || by_work(layers).empty()) return {candidates.back(), BackendChoice::Origin::kOnlyOne};
   const std::string key = cache_key(layers, training, pool.size());
   if (!cache_file.empty())
     if (const auto known = remembered(read_cache(cache_file), key, candidates)) return {*known, BackendChoice::Origin::kRemembered};

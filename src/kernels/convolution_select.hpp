@@ -11,7 +11,7 @@ namespace tessera::kernels {
 struct BackendChoice {
   Backend backend = Backend::kReference;
   enum class Origin {
-    kOnlyOne,    // no other is built in, kReference apart
+    kOnlyOne,    // no other is built in, kReference apart, or all compute these layers alike
     kMeasured,   // just now
     kRemembered  // measured by an earlier run
   } origin = Origin::kOnlyOne;

@@ -283,6 +283,21 @@ TEST_CASE("convolution: many channels on small maps") {
   }
 }
 
+// A gradient in several parts, the channels of which are no multiple of anything.
+TEST_CASE("convolution: large gradients") {
+  for (const Backend backend : fast_backends())
+    for (const int threads : {1, 2, 3}) {
+      Random random(static_cast<unsigned>(threads));
+      Case c;
+      c.shape = {201, 6, 5, 517, 3, 1, 1};
+      c.batch = 3;
+      c.out = Box::whole(c.batch, c.out_shape());
+      c.in = Box::whole(c.batch, c.in_shape());
+      CAPTURE(threads);
+      check_case(backend, c, random, threads);
+    }
+}
+
 TEST_CASE("convolution: the same call gives the same bits, run after run, whatever the views") {
   for (const Backend backend : fast_backends())
     for (unsigned seed = 1; seed <= 12; ++seed) {

@@ -84,6 +84,15 @@ TEST_CASE("the choice of a backend is measured once and then remembered, for the
   CHECK(kernels::choose_backend(kLayers, true, pool, file, kBudget).origin == Origin::kRemembered);
 }
 
+TEST_CASE("nothing is measured where all backends leave all layers to BLAS") {
+  const Folder folder;
+  base::ThreadPool pool(1);
+  const std::vector<ConvolutionShape> layers = {{8, 24, 24, 16, 1, 1, 0}, {16, 24, 24, 8, 1, 1, 0}};
+  for (const auto& none_to_compare : {layers, std::vector<ConvolutionShape>()})
+    CHECK(kernels::choose_backend(none_to_compare, true, pool, folder / "backends.json", kBudget).origin == Origin::kOnlyOne);
+  CHECK(!fs::exists(folder / "backends.json"));
+}
+
 TEST_CASE("a cache that is damaged counts as empty, and is put right") {
   const Folder folder;
   const std::string file = folder / "backends.json";
