@@ -30,7 +30,7 @@ TOP := build
 BUILD := $(TOP)$(if $(SANITIZE),/sanitize-$(subst $(comma),-,$(SANITIZE)))
 UPSTREAM := $(if $(DARKNET_SRC),$(abspath $(DARKNET_SRC)),$(TOP)/upstream)
 PROGRAM := $(BUILD)/darknet
-PROGRAMS = $(PROGRAM) $(patsubst darknet/%_main.cpp,$(BUILD)/darknet-%,$(filter %_main.cpp,$(MAIN_SOURCES)))
+PROGRAMS = $(PROGRAM) $(patsubst darknet/commands/%_main.cpp,$(BUILD)/darknet-%,$(filter %_main.cpp,$(MAIN_SOURCES)))
 STOCK_PROGRAM := $(TOP)/stock/darknet
 STOCK_O2_PROGRAM := $(TOP)/stock-O2/darknet
 
@@ -73,16 +73,16 @@ ifneq ($(NEEDS_CONFIG),)
 include $(TOP)/config.mk
 
 # Looked at again whenever the set of installed packages changes.
-$(TOP)/.packages-%: darknet/packages darknet/install_packages.sh $(wildcard /var/lib/dpkg/status)
+$(TOP)/.packages-%: darknet/upstream/packages darknet/upstream/install_packages.sh $(wildcard /var/lib/dpkg/status)
 	@mkdir -p $(@D)
-	@darknet/install_packages.sh $*
+	@darknet/upstream/install_packages.sh $*
 	@touch $@
 
 packages = $(if $(filter no,$(DEPS)),,$(TOP)/.packages-$1)
 
 ifeq ($(DARKNET_SRC),)
-$(TOP)/upstream/.fetched: darknet/upstream.lock darknet/fetch.sh | $(call packages,build)
-	@darknet/fetch.sh $(TOP)/download $(TOP)/upstream
+$(TOP)/upstream/.fetched: darknet/upstream/upstream.lock darknet/upstream/fetch.sh | $(call packages,build)
+	@darknet/upstream/fetch.sh $(TOP)/download $(TOP)/upstream
 	@touch $@
 FETCHED := $(TOP)/upstream/.fetched
 else
@@ -91,9 +91,9 @@ $(error DARKNET_SRC=$(DARKNET_SRC) holds no include/darknet.h: give the director
 endif
 endif
 
-$(TOP)/config.mk: darknet/configure.sh $(FETCHED) $(call packages,build)
+$(TOP)/config.mk: darknet/upstream/configure.sh $(FETCHED) $(call packages,build)
 	@mkdir -p $(@D)
-	@darknet/configure.sh '$(CXX)' >$@
+	@darknet/upstream/configure.sh '$(CXX)' >$@
 endif
 
 ifeq ($(CONFIGURED),yes)
@@ -117,7 +117,9 @@ OUR_FLAGS := -std=c++20 -O3 $(COMMON_FLAGS) $(FLOAT_FLAGS) $(WARNINGS) -Isrc \
   $(LIBRARY_CPPFLAGS) $(BLAS_CPPFLAGS) $(OPENCV_CPPFLAGS) $(if $(SANITIZE),-fno-sanitize-recover=all)
 # What may see Darknet's own structs: darknet/, plugins/ and tests/, but not src/.
 DARKNET_FLAGS := -I. -DOPENCV -isystem $(UPSTREAM)/include
-TEST_FLAGS := -O2 -DTESSERA_DARKNET='"$(abspath $(PROGRAM))"' -DTESSERA_STOCK_DARKNET='"$(abspath $(STOCK_PROGRAM))"' \
+TEST_FLAGS := -O2
+# For the few tests that name files of this tree.
+TEST_PATHS := -DTESSERA_DARKNET='"$(abspath $(PROGRAM))"' -DTESSERA_STOCK_DARKNET='"$(abspath $(STOCK_PROGRAM))"' \
   -DTESSERA_SOURCE_ROOT='"$(CURDIR)"' -DTESSERA_UPSTREAM_ROOT='"$(abspath $(UPSTREAM))"' -DTESSERA_BUILD_DIR='"$(abspath $(BUILD))"'
 # Upstream keeps strict IEEE arithmetic; -fexceptions lets our exceptions pass through its frames.
 UPSTREAM_FLAGS := -std=gnu11 -O3 $(COMMON_FLAGS) -ffp-contract=off -fPIC -fexceptions -w -DOPENCV \
@@ -138,10 +140,10 @@ to_objects = $(patsubst %.cpp,$(BUILD)/obj/%.o,$1)
 # X_onednn.cpp and X_onednn_absent.cpp define the same symbols; the second is for machines without the library.
 NOT_HERE := $(if $(filter yes,$(HAVE_ONEDNN)),%_onednn_absent.cpp,%_onednn.cpp)
 TESSERA_SOURCES := $(filter-out $(NOT_HERE),$(call find_sources,src))
-# darknet/main.cpp is the program; darknet/x_main.cpp is a program darknet-x beside it. One that does without OpenCV does
+# darknet/commands/main.cpp is the program; x_main.cpp beside it is a program darknet-x beside it. One that does without OpenCV does
 # not load it: the libraries for reading pictures cost every process that is linked to them about 45 MB and 0.08 s.
-MAIN_SOURCES := darknet/main.cpp $(wildcard darknet/*_main.cpp)
-FORK_SOURCES := $(filter-out $(MAIN_SOURCES) darknet/image_opencv.cpp darknet/video%,$(call find_sources,plugins darknet))
+MAIN_SOURCES := darknet/commands/main.cpp $(wildcard darknet/commands/*_main.cpp)
+FORK_SOURCES := $(filter-out $(MAIN_SOURCES) darknet/upstream/image_opencv.cpp darknet/upstream/video%,$(call find_sources,plugins darknet))
 SUPPORT_SOURCES := $(call find_sources,tests/support)
 
 TEST_FOLDERS := $(foreach folder,unit equivalence cluster fault fuzz,$(if $(call find_sources,tests/$(folder)),$(folder)))
@@ -158,9 +160,9 @@ UPSTREAM_UNITS := $(patsubst $(UPSTREAM)/%.c,%,$(sort $(wildcard $(UPSTREAM)/src
 UPSTREAM_UNITS := $(filter-out src/compare,$(UPSTREAM_UNITS))
 
 UPSTREAM_OBJECTS := $(UPSTREAM_UNITS:%=$(BUILD)/obj/upstream/%.o)
-IMAGE_OBJECTS := $(BUILD)/obj/darknet/image_opencv.o $(BUILD)/obj/darknet/video.o
-# Loaded by whoever shows windows or reads videos (darknet/video.hpp).
-VIDEO_OBJECT := $(BUILD)/obj/darknet/video_opencv.o
+IMAGE_OBJECTS := $(BUILD)/obj/darknet/upstream/image_opencv.o $(BUILD)/obj/darknet/upstream/video.o
+# Loaded by whoever shows windows or reads videos (darknet/upstream/video.hpp).
+VIDEO_OBJECT := $(BUILD)/obj/darknet/upstream/video_opencv.o
 VIDEO_LIBRARY := $(BUILD)/darknet-video.so
 
 LIB_TESSERA := $(BUILD)/libtessera.a
@@ -176,7 +178,7 @@ LIB_BENCH := $(BUILD)/bench/libbench.a
 # flags change or a source file comes or goes.
 remember = $(shell mkdir -p $(dir $1))$(file >$1.new,$2)$(shell cmp -s $1.new $1 && rm $1.new || mv $1.new $1)
 $(call remember,$(BUILD)/obj/flags,$(CXX) $(OUR_FLAGS) $(DARKNET_FLAGS))
-$(call remember,$(BUILD)/obj/test_flags,$(TEST_FLAGS))
+$(call remember,$(BUILD)/obj/test_flags,$(TEST_FLAGS) $(TEST_PATHS))
 $(call remember,$(BUILD)/obj/upstream_flags,$(CC) $(UPSTREAM_FLAGS))
 $(call remember,$(BUILD)/obj/link_flags,$(LINK_FLAGS) $(LIBS) $(VIDEO_LIBS))
 $(call remember,$(BUILD)/obj/sources,$(TESSERA_SOURCES) $(FORK_SOURCES))
@@ -199,6 +201,7 @@ $(DARKNET_USERS): EXTRA_FLAGS += $(DARKNET_FLAGS)
 TEST_OBJECTS := $(call to_objects,$(call find_sources,tests))
 $(TEST_OBJECTS): EXTRA_FLAGS += $(TEST_FLAGS)
 $(TEST_OBJECTS): $(BUILD)/obj/test_flags
+$(call to_objects,$(shell grep -rlE --include='*.cpp' 'TESSERA_[A-Z0-9_]*(ROOT|DIR|DARKNET)' tests)): EXTRA_FLAGS += $(TEST_PATHS)
 
 # Upstream's main() stays callable under another name: our own main() hands it the commands we do not replace.
 $(BUILD)/obj/upstream/examples/darknet.o: UPSTREAM_FLAGS += -Dmain=upstream_main
@@ -209,7 +212,7 @@ $(BUILD)/obj/upstream/%.o: $(UPSTREAM)/%.c $(BUILD)/obj/upstream_flags $(FETCHED
 define stock_program
 $(TOP)/$1/obj/%.o: $(UPSTREAM)/%.c $(TOP)/$1/obj/flags $(FETCHED)
 	$$(call run,CC      $1/$$*.c,$(CC) $2 $(STOCK_FLAGS) -MMD -MP -c $$< -o $$@)
-$(TOP)/$1/obj/%.o: darknet/%.cpp $(TOP)/$1/obj/flags
+$(TOP)/$1/obj/%.o: darknet/upstream/%.cpp $(TOP)/$1/obj/flags
 	$$(call run,CXX     $1/$$*.cpp,$(CXX) -std=c++20 -O3 -DOPENCV -I. -isystem $(UPSTREAM)/include $(OPENCV_CPPFLAGS) -MMD -MP -c $$< -o $$@)
 $(TOP)/$1/darknet: $(UPSTREAM_UNITS:%=$(TOP)/$1/obj/%.o) $(addprefix $(TOP)/$1/obj/,image_opencv.o video.o video_opencv.o)
 	$$(call run,LINK    $$@,$(CXX) $2 -fopenmp -pthread -o $$@ $$^ $(VIDEO_LIBS) $(OPENCV_LIBS) -lm)
@@ -254,10 +257,10 @@ link = $(call run,LINK    $@,$(CXX) $(LINK_FLAGS) $(LDFLAGS) $(WRAP_FLAGS) -o $@
 
 all: $(PROGRAMS) $(VIDEO_LIBRARY)
 
-$(PROGRAM): $(BUILD)/obj/darknet/main.o
+$(PROGRAM): $(BUILD)/obj/darknet/commands/main.o
 # The others with it, since it starts them: one left over from an earlier build would be run.
 $(PROGRAM): | $(filter-out $(PROGRAM),$(PROGRAMS)) $(VIDEO_LIBRARY)
-$(filter-out $(PROGRAM),$(PROGRAMS)): $(BUILD)/darknet-%: $(BUILD)/obj/darknet/%_main.o
+$(filter-out $(PROGRAM),$(PROGRAMS)): $(BUILD)/darknet-%: $(BUILD)/obj/darknet/commands/%_main.o
 $(PROGRAMS): $(LIB_FORK) $(LIB_TESSERA) $(LIB_DARKNET) $(BUILD)/obj/link_flags
 	$(call link)
 

@@ -71,8 +71,8 @@ struct Outline {
 struct Object {
   int kind = 0;
   Outline outline;
-  cv::Rect2d box;    // of the whole outline, clipped to the picture
-  double pixels = 0; // inside the picture, before anything covers it
+  cv::Rect2d box;     // of the whole outline, clipped to the picture
+  double pixels = 0;  // inside the picture, before anything covers it
 };
 
 // The first corner points in direction `first` (radians; y grows downwards).
@@ -96,19 +96,25 @@ std::vector<cv::Point2d> star_polygon(double inner_radius) {
 }
 
 std::vector<cv::Point2d> cross_polygon(double arm) {
-  return {{arm, arm},  {1, arm},   {1, -arm},  {arm, -arm},  {arm, -1},  {-arm, -1},
+  return {{arm, arm},   {1, arm},   {1, -arm}, {arm, -arm}, {arm, -1}, {-arm, -1},
           {-arm, -arm}, {-1, -arm}, {-1, arm}, {-arm, arm}, {-arm, 1}, {arm, 1}};
 }
 
 // The shape of class `kind` standing upright around the origin, about one unit in radius.
 Outline unit_outline(int kind, Random& random) {
   switch (kind) {
-    case 0: return {regular_polygon(72, 1.0), {}};
-    case 1: return {regular_polygon(4, 1.2, kPi / 4), {}};
-    case 2: return {regular_polygon(3, 1.15, -kPi / 2), {}};
-    case 3: return {star_polygon(random.between(0.38, 0.48)), {}};
-    case 4: return {cross_polygon(random.between(0.26, 0.36)), {}};
-    default: return {regular_polygon(72, 1.0), regular_polygon(72, random.between(0.5, 0.68))};
+    case 0:
+      return {regular_polygon(72, 1.0), {}};
+    case 1:
+      return {regular_polygon(4, 1.2, kPi / 4), {}};
+    case 2:
+      return {regular_polygon(3, 1.15, -kPi / 2), {}};
+    case 3:
+      return {star_polygon(random.between(0.38, 0.48)), {}};
+    case 4:
+      return {cross_polygon(random.between(0.26, 0.36)), {}};
+    default:
+      return {regular_polygon(72, 1.0), regular_polygon(72, random.between(0.5, 0.68))};
   }
 }
 
@@ -228,8 +234,7 @@ void cast_shadow(cv::Mat& picture, const Outline& outline, double radius, Random
   cv::GaussianBlur(shadow, shadow, {0, 0}, std::max(1.0, radius * 0.1));
   const float strength = static_cast<float>(random.between(0.2, 0.6) / 255);
   for (int y = 0; y < picture.rows; ++y)
-    for (int x = 0; x < picture.cols; ++x)
-      picture.at<cv::Vec3f>(y, x) *= 1 - strength * static_cast<float>(shadow.at<std::uint8_t>(y, x));
+    for (int x = 0; x < picture.cols; ++x) picture.at<cv::Vec3f>(y, x) *= 1 - strength * static_cast<float>(shadow.at<std::uint8_t>(y, x));
 }
 
 // The scene while it is being built: the picture, and which object each pixel shows (-1: none).
@@ -255,9 +260,8 @@ bool leaves_objects_visible(const Scene& scene, const cv::Mat& mask) {
 void claim_pixels(Scene& scene, const cv::Mat& mask, int owner) { scene.owner.setTo(owner, mask >= 128); }
 
 bool overlaps_too_much(const Scene& scene, const cv::Rect2d& box) {
-  return std::any_of(scene.objects.begin(), scene.objects.end(), [&](const Object& other) {
-    return (other.box & box).area() > 0.35 * std::min(other.box.area(), box.area());
-  });
+  return std::any_of(scene.objects.begin(), scene.objects.end(),
+                     [&](const Object& other) { return (other.box & box).area() > 0.35 * std::min(other.box.area(), box.area()); });
 }
 
 // Draws one object if a fitting place is found in a few attempts.
@@ -339,8 +343,8 @@ std::string label_lines(const Scene& scene) {
   std::string lines;
   for (const Object& object : scene.objects) {
     const cv::Rect2d& box = object.box;
-    lines += fmt::format("{} {:.6f} {:.6f} {:.6f} {:.6f}\n", object.kind, (box.x + box.width / 2) / size,
-                         (box.y + box.height / 2) / size, box.width / size, box.height / size);
+    lines += fmt::format("{} {:.6f} {:.6f} {:.6f} {:.6f}\n", object.kind, (box.x + box.width / 2) / size, (box.y + box.height / 2) / size,
+                         box.width / size, box.height / size);
   }
   return lines;
 }
@@ -360,7 +364,8 @@ Result<std::vector<cv::Mat>> read_photos(const fs::path& folder) {
     if (entry.path().extension() == ".jpg") paths.push_back(entry.path());
   if (failure) return tessera::base::error(ErrorCode::kNotFound, "cannot read folder {}: {}", folder.string(), failure.message());
   if (paths.empty())
-    return tessera::base::error(ErrorCode::kNotFound, "no .jpg photograph in {}; give the data folder of Darknet's source", folder.string());
+    return tessera::base::error(ErrorCode::kNotFound, "no .jpg photograph in {}; give the data folder of Darknet's source",
+                                folder.string());
   std::sort(paths.begin(), paths.end());  // a folder lists its files in any order
   std::vector<cv::Mat> photos;
   for (const fs::path& path : paths) {
@@ -393,8 +398,7 @@ Status generate(const Options& options) {
   for (const char* folder : {"images", "labels", "backup"}) {
     std::error_code failure;
     fs::create_directories(out / folder, failure);
-    if (failure)
-      return tessera::base::error(ErrorCode::kIo, "cannot create folder {}: {}", (out / folder).string(), failure.message());
+    if (failure) return tessera::base::error(ErrorCode::kIo, "cannot create folder {}: {}", (out / folder).string(), failure.message());
   }
   Random random(options.seed);
   TESSERA_TRY(write_part(options, photos, "train", options.train, random));
@@ -403,8 +407,8 @@ Status generate(const Options& options) {
   for (const char* name : kClassNames) names += std::string(name) + "\n";
   TESSERA_TRY(write_text(out / "obj.names", names));
   return write_text(out / "obj.data", fmt::format("classes = {}\ntrain = {}\nvalid = {}\nnames = {}\nbackup = {}\n", kClassNames.size(),
-                                                  (out / "train.txt").string(), (out / "valid.txt").string(),
-                                                  (out / "obj.names").string(), (out / "backup").string()));
+                                                  (out / "train.txt").string(), (out / "valid.txt").string(), (out / "obj.names").string(),
+                                                  (out / "backup").string()));
 }
 
 }  // namespace

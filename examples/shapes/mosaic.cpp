@@ -43,7 +43,8 @@ struct Picture {
 
 Result<std::vector<Picture>> read_results(const std::string& path) {
   std::ifstream file(path);
-  if (!file) return tessera::base::error(ErrorCode::kNotFound, "cannot open {}; write it with `darknet detector test ... -out {}`", path, path);
+  if (!file)
+    return tessera::base::error(ErrorCode::kNotFound, "cannot open {}; write it with `darknet detector test ... -out {}`", path, path);
   std::vector<Picture> pictures;
   try {
     for (const nlohmann::json& frame : nlohmann::json::parse(file)) {
@@ -51,14 +52,16 @@ Result<std::vector<Picture>> read_results(const std::string& path) {
       for (const nlohmann::json& object : frame.at("objects")) {
         const nlohmann::json& place = object.at("relative_coordinates");
         const double width = place.at("width"), height = place.at("height");
-        picture.detections.push_back({object.at("name"), object.at("confidence"),
-                                      {place.at("center_x").get<double>() - width / 2,
-                                       place.at("center_y").get<double>() - height / 2, width, height}});
+        picture.detections.push_back(
+            {object.at("name"),
+             object.at("confidence"),
+             {place.at("center_x").get<double>() - width / 2, place.at("center_y").get<double>() - height / 2, width, height}});
       }
       pictures.push_back(std::move(picture));
     }
   } catch (const nlohmann::json::exception& failure) {
-    return tessera::base::error(ErrorCode::kInvalidArgument, "{} is not a result file of `darknet detector test -out`: {}", path, failure.what());
+    return tessera::base::error(ErrorCode::kInvalidArgument, "{} is not a result file of `darknet detector test -out`: {}", path,
+                                failure.what());
   }
   if (pictures.empty()) return tessera::base::error(ErrorCode::kInvalidArgument, "{} lists no picture", path);
   return pictures;
@@ -68,7 +71,7 @@ Result<std::vector<Picture>> read_results(const std::string& path) {
 class Palette {
  public:
   cv::Scalar operator[](const std::string& name) {
-    static const std::vector<cv::Scalar> kColours = {{60, 60, 255},  {80, 220, 80},  {255, 150, 40}, {40, 210, 255},
+    static const std::vector<cv::Scalar> kColours = {{60, 60, 255},  {80, 220, 80},  {255, 150, 40},  {40, 210, 255},
                                                      {255, 80, 220}, {230, 230, 60}, {160, 110, 255}, {200, 200, 200}};
     const std::size_t next = numbers_.size();
     return kColours[numbers_.try_emplace(name, next).first->second % kColours.size()];

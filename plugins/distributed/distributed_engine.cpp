@@ -28,7 +28,8 @@ using Sessions = std::vector<std::unique_ptr<RangeSession>>;
 // Trains a network of which ranges are wrapped. Only the first session may have workers.
 class RangesEngine : public darknet::Engine {
  public:
-  RangesEngine(Sessions sessions, std::unique_ptr<cluster::LocalWorkers> local) : local_(std::move(local)), sessions_(std::move(sessions)) {}
+  RangesEngine(Sessions sessions, std::unique_ptr<cluster::LocalWorkers> local)
+      : local_(std::move(local)), sessions_(std::move(sessions)) {}
 
   Result<float> train_batch(network* net, const data& batch, const NextBatch& next) override {
     const int workers = first().coordinator().workers_left();
@@ -118,7 +119,8 @@ struct Chosen {
   std::string text;
 };
 
-Chosen choose_backend(const Settings& settings, const std::vector<const Part*>& parts, Purpose purpose, int threads, const std::string& cache) {
+Chosen choose_backend(const Settings& settings, const std::vector<const Part*>& parts, Purpose purpose, int threads,
+                      const std::string& cache) {
   if (settings.backend) return {*settings.backend, std::string(kernels::to_string(*settings.backend))};
   std::vector<kernels::ConvolutionShape> layers;
   for (const Part* part : parts)
@@ -154,7 +156,8 @@ std::string layers_text(LayerRange range) {
 
 // Starts a session in this process for each part and adds it to `sessions`. A part for which that fails stays on
 // upstream's code, which is said.
-void start_here(network* net, const std::vector<Part>& parts, Purpose purpose, const Settings& settings, kernels::Backend backend, Sessions& sessions) {
+void start_here(network* net, const std::vector<Part>& parts, Purpose purpose, const Settings& settings, kernels::Backend backend,
+                Sessions& sessions) {
   for (const Part& part : parts) {
     SessionOptions options;
     options.backend = backend;
@@ -164,13 +167,16 @@ void start_here(network* net, const std::vector<Part>& parts, Purpose purpose, c
     options.say = say;
     auto session = RangeSession::start(net, part.range, part.graph, purpose, std::move(options));
     const Status started = session ? (*session)->prepare() : tl::unexpected(session.error());
-    if (started) sessions.push_back(std::move(*session));
-    else say(fmt::format("note: layers {} stay on upstream's code: {}", layers_text(part.range), started.error().message));
+    if (started)
+      sessions.push_back(std::move(*session));
+    else
+      say(fmt::format("note: layers {} stay on upstream's code: {}", layers_text(part.range), started.error().message));
   }
 }
 
 // What runs where, for networks and rests of networks in this process.
-void announce_here(const network& net, const Sessions& sessions, std::size_t first, Purpose purpose, const std::string& backend, int threads) {
+void announce_here(const network& net, const Sessions& sessions, std::size_t first, Purpose purpose, const std::string& backend,
+                   int threads) {
   std::vector<bool> ours(static_cast<std::size_t>(net.n));
   std::string layers, others, reason;
   for (std::size_t i = 0; i < sessions.size(); ++i) {
@@ -188,7 +194,8 @@ void announce_here(const network& net, const Sessions& sessions, std::size_t fir
   }
   if (layers.empty() && first > 0) return;
   if (layers.empty()) {
-    say(fmt::format("no layer can run on our kernels, all run on upstream's code{}", reason.empty() ? "" : fmt::format(" (layer 0: {})", reason)));
+    say(fmt::format("no layer can run on our kernels, all run on upstream's code{}",
+                    reason.empty() ? "" : fmt::format(" (layer 0: {})", reason)));
     return;
   }
   say(fmt::format("our kernels ({}; {} thread{}) run layers {}{}; -backend stock runs everything on upstream's", backend, threads,
@@ -203,18 +210,22 @@ std::string layer_list(const std::vector<int>& nodes, const graph::Graph& graph)
 
 void announce_section(RangeSession& session, const cluster::LocalWorkers* local, std::size_t workers, const std::string& backend) {
   const auto& plan = session.coordinator().plan();
-  say(fmt::format("distributed: layers {} to {} on {}; forward groups start at {}; backward groups end at {}; backend {}", session.range().begin,
-                  session.range().end - 1, workers == 0 ? "this machine alone" : fmt::format("{} worker{}", workers, workers == 1 ? "" : "s"),
+  say(fmt::format("distributed: layers {} to {} on {}; forward groups start at {}; backward groups end at {}; backend {}",
+                  session.range().begin, session.range().end - 1,
+                  workers == 0 ? "this machine alone" : fmt::format("{} worker{}", workers, workers == 1 ? "" : "s"),
                   layer_list(plan.forward_starts, session.graph()), layer_list(plan.backward_ends, session.graph()), backend));
   if (const auto cut = session.coordinator().layout().channel_nodes; !cut.empty() && workers > 0)
-    say(fmt::format("distributed: layers {} cut along channels, each worker with filters of its own",
-                    layers_text({session.graph()[static_cast<int>(cut.begin)].source, session.graph()[static_cast<int>(cut.end) - 1].source + 1})));
+    say(fmt::format(
+        "distributed: layers {} cut along channels, each worker with filters of its own",
+        layers_text({session.graph()[static_cast<int>(cut.begin)].source, session.graph()[static_cast<int>(cut.end) - 1].source + 1})));
   if (plan.wire == plan::WireType::kFloat16 && workers > 0)
     say("distributed: wire=fp16: activations and deltas travel in half precision, results are approximate");
-  if (plan.boundary_first && workers > 1) say("distributed: what neighbours wait for is computed first and travels meanwhile (boundary_first)");
+  if (plan.boundary_first && workers > 1)
+    say("distributed: what neighbours wait for is computed first and travels meanwhile (boundary_first)");
   if (plan.recompute) say("distributed: tensors inside forward groups are computed again in back-propagation (recompute)");
   if (local)
-    for (std::size_t i = 0; i < local->pids().size(); ++i) say(fmt::format("distributed: worker {} is process {}", local->specs()[i].name, local->pids()[i]));
+    for (std::size_t i = 0; i < local->pids().size(); ++i)
+      say(fmt::format("distributed: worker {} is process {}", local->specs()[i].name, local->pids()[i]));
 }
 
 Result<Settings> settings_of(const darknet::DistributedSection& section, const darknet::EngineOptions& options) {
@@ -224,7 +235,8 @@ Result<Settings> settings_of(const darknet::DistributedSection& section, const d
 }
 
 // Workers started or named by the section.
-Status find_workers(const Settings& settings, const std::string& program, SessionOptions& session, std::unique_ptr<cluster::LocalWorkers>& local) {
+Status find_workers(const Settings& settings, const std::string& program, SessionOptions& session,
+                    std::unique_ptr<cluster::LocalWorkers>& local) {
   if (settings.local_workers > 0) {
     const int threads = settings.threads > 0 ? settings.threads : std::max(1, cores() / settings.local_workers);
     TESSERA_ASSIGN(auto started, cluster::LocalWorkers::start(program, settings.local_workers, threads));
@@ -240,8 +252,8 @@ Status find_workers(const Settings& settings, const std::string& program, Sessio
   return {};
 }
 
-Result<std::unique_ptr<darknet::Engine>> attach_section(network* net, const darknet::DistributedSection& section, const darknet::EngineOptions& options,
-                                                        const Settings& settings) {
+Result<std::unique_ptr<darknet::Engine>> attach_section(network* net, const darknet::DistributedSection& section,
+                                                        const darknet::EngineOptions& options, const Settings& settings) {
   TESSERA_ASSIGN(const Part part, section_part(*net, section, settings, Purpose::kTraining));
   const std::vector<Part> rest = equivalent_parts(*net, part.range, Purpose::kTraining);
   for (const auto& note : network_notes(*net, part.range)) say("note: " + note);
@@ -256,7 +268,8 @@ Result<std::unique_ptr<darknet::Engine>> attach_section(network* net, const dark
   // Workers on this machine are told the backend; others choose for themselves.
   std::vector<const Part*> measured{&part};
   for (const Part& other : rest) measured.push_back(&other);
-  const int threads = settings.local_workers > 0 && settings.threads == 0 ? std::max(1, cores() / settings.local_workers) : own_threads(settings);
+  const int threads =
+      settings.local_workers > 0 && settings.threads == 0 ? std::max(1, cores() / settings.local_workers) : own_threads(settings);
   const Chosen chosen = choose_backend(settings, measured, Purpose::kTraining, threads, options.backend_cache);
   session.backend = chosen.backend;
   session.workers_choose_backend = !settings.backend && !settings.cluster_file.empty();
@@ -277,7 +290,8 @@ Result<std::unique_ptr<darknet::Engine>> attach_section(network* net, const dark
 }
 
 // Everything in this process.
-Sessions attach_here(network* net, const std::vector<Part>& parts, Purpose purpose, const Settings& settings, const darknet::EngineOptions& options) {
+Sessions attach_here(network* net, const std::vector<Part>& parts, Purpose purpose, const Settings& settings,
+                     const darknet::EngineOptions& options) {
   std::vector<const Part*> measured;
   for (const Part& part : parts) measured.push_back(&part);
   const Chosen chosen = choose_backend(settings, measured, purpose, own_threads(settings), options.backend_cache);
@@ -289,7 +303,8 @@ Sessions attach_here(network* net, const std::vector<Part>& parts, Purpose purpo
 
 }  // namespace
 
-Result<std::unique_ptr<darknet::Engine>> attach_engine(network* net, const darknet::DistributedSection& section, const darknet::EngineOptions& options) {
+Result<std::unique_ptr<darknet::Engine>> attach_engine(network* net, const darknet::DistributedSection& section,
+                                                       const darknet::EngineOptions& options) {
   TESSERA_ASSIGN(const Settings settings, settings_of(section, options));
   if (section.present) return attach_section(net, section, options, settings);
   Sessions sessions = attach_here(net, equivalent_parts(*net, {}, Purpose::kTraining), Purpose::kTraining, settings, options);

@@ -1,7 +1,7 @@
 // Networks on our kernels: on the workers of a cfg's [distributed] section, and in this process.
 #pragma once
 
-#include "darknet/engine.hpp"
+#include "darknet/training/engine.hpp"
 
 namespace tessera::distributed {
 

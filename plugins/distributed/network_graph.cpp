@@ -32,12 +32,15 @@ std::string obstacle(const layer& l, Purpose purpose) {
     case ROUTE:
       if (!(l.out_w && l.out_h && l.out_c)) return "it joins maps of different size";
       return {};
-    case SHORTCUT: return {};
-    case UPSAMPLE: return l.reverse ? "a negative stride (downsampling) is not supported" : std::string();
+    case SHORTCUT:
+      return {};
+    case UPSAMPLE:
+      return l.reverse ? "a negative stride (downsampling) is not supported" : std::string();
     case REORG:
       if (l.flatten || l.extra) return "flatten and extra are not supported";
       return {};
-    default: return fmt::format("a layer of this kind ({}) cannot be cut into tiles", get_layer_string(l.type));
+    default:
+      return fmt::format("a layer of this kind ({}) cannot be cut into tiles", get_layer_string(l.type));
   }
 }
 
@@ -52,12 +55,18 @@ std::vector<int> layer_inputs(const layer& l, int index) {
 
 LayerKind kind_of(const layer& l) {
   switch (l.type) {
-    case CONVOLUTIONAL: return LayerKind::kConvolutional;
-    case MAXPOOL: return LayerKind::kMaxpool;
-    case ROUTE: return LayerKind::kRoute;
-    case SHORTCUT: return LayerKind::kShortcut;
-    case UPSAMPLE: return LayerKind::kUpsample;
-    default: return LayerKind::kReorg;
+    case CONVOLUTIONAL:
+      return LayerKind::kConvolutional;
+    case MAXPOOL:
+      return LayerKind::kMaxpool;
+    case ROUTE:
+      return LayerKind::kRoute;
+    case SHORTCUT:
+      return LayerKind::kShortcut;
+    case UPSAMPLE:
+      return LayerKind::kUpsample;
+    default:
+      return LayerKind::kReorg;
   }
 }
 
@@ -115,7 +124,8 @@ bool read_after(const network& net, int index, int end) {
 base::Result<LayerRange> wrappable_range(const network& net, int begin, Purpose purpose) {
   if (begin < 0 || begin >= net.n) return base::error(ErrorCode::kInvalidArgument, "there is no layer {} to wrap", begin);
   if (const auto reason = obstacle(net.layers[begin], purpose); !reason.empty())
-    return base::error(ErrorCode::kInvalidArgument, "layer {} cannot be wrapped: {}; put [distributed] before another layer", begin, reason);
+    return base::error(ErrorCode::kInvalidArgument, "layer {} cannot be wrapped: {}; put [distributed] before another layer", begin,
+                       reason);
   int end = begin;
   while (end < net.n && obstacle(net.layers[end], purpose).empty()) ++end;
   return LayerRange{begin, end};
@@ -145,8 +155,8 @@ base::Result<Graph> network_graph(const network& net, LayerRange range, Purpose 
   TESSERA_ASSIGN(const LayerRange possible, wrappable_range(net, range.begin, purpose));
   if (range.end > possible.end) {
     const std::string reason = possible.end < net.n ? obstacle(net.layers[possible.end], purpose) : "the network ends before it";
-    return base::error(ErrorCode::kInvalidArgument, "layer {} cannot be wrapped: {}; layers {} to {} can be (layers = {})", possible.end, reason,
-                       range.begin, possible.end - 1, possible.end - possible.begin);
+    return base::error(ErrorCode::kInvalidArgument, "layer {} cannot be wrapped: {}; layers {} to {} can be (layers = {})", possible.end,
+                       reason, range.begin, possible.end - 1, possible.end - possible.begin);
   }
   const int frozen = last_frozen_layer(net);
   Graph graph;
@@ -180,8 +190,10 @@ std::vector<std::string> network_notes(const network& net, LayerRange range) {
   for (int i = range.begin; i < range.end; ++i) {
     const layer& l = net.layers[i];
     if (differs_from_upstream(l))
-      notes.push_back(fmt::format("layer {}: a 1x1 convolution with stride {} and padding {} is computed as one; upstream Darknet reads its input as if "
-                                  "stride were 1 here, so weights trained there do not fit", i, l.stride, l.pad));
+      notes.push_back(fmt::format(
+          "layer {}: a 1x1 convolution with stride {} and padding {} is computed as one; upstream Darknet reads its input as if "
+          "stride were 1 here, so weights trained there do not fit",
+          i, l.stride, l.pad));
   }
   return notes;
 }

@@ -23,7 +23,8 @@ std::vector<bool> delivered(const graph::Graph& graph) {
 }  // namespace
 
 bool recoverable(const base::Error& error) {
-  return error.code == ErrorCode::kPeerLost || error.code == ErrorCode::kTimeout || error.code == ErrorCode::kAborted || error.code == ErrorCode::kProtocol;
+  return error.code == ErrorCode::kPeerLost || error.code == ErrorCode::kTimeout || error.code == ErrorCode::kAborted ||
+         error.code == ErrorCode::kProtocol;
 }
 
 Result<std::unique_ptr<RangeSession>> RangeSession::start(network* net, LayerRange range, graph::Graph graph, Purpose purpose,
@@ -33,8 +34,15 @@ Result<std::unique_ptr<RangeSession>> RangeSession::start(network* net, LayerRan
   return std::unique_ptr<RangeSession>(new RangeSession(net, range, std::move(graph), purpose, std::move(coordinator)));
 }
 
-RangeSession::RangeSession(network* net, LayerRange range, graph::Graph graph, Purpose purpose, std::unique_ptr<cluster::Coordinator> coordinator)
-    : net_(net), range_(range), graph_(std::move(graph)), purpose_(purpose), width_(net->w), height_(net->h), coordinator_(std::move(coordinator)),
+RangeSession::RangeSession(network* net, LayerRange range, graph::Graph graph, Purpose purpose,
+                           std::unique_ptr<cluster::Coordinator> coordinator)
+    : net_(net),
+      range_(range),
+      graph_(std::move(graph)),
+      purpose_(purpose),
+      width_(net->w),
+      height_(net->h),
+      coordinator_(std::move(coordinator)),
       wrapped_(net, range, delivered(graph_), purpose, *this) {}
 
 Status RangeSession::prepare() {
@@ -71,7 +79,8 @@ void RangeSession::begin_pass(const float* first_row) {
 
 void RangeSession::send_ahead(const data& batch, int row) {
   if (batch.w != net_->w || batch.h != net_->h || row + net_->batch > batch.X.rows) return;
-  for (int i = 0; i < net_->batch; ++i) std::copy_n(batch.X.vals[row + i], net_->inputs, net_->input + static_cast<std::ptrdiff_t>(i) * net_->inputs);
+  for (int i = 0; i < net_->batch; ++i)
+    std::copy_n(batch.X.vals[row + i], net_->inputs, net_->input + static_cast<std::ptrdiff_t>(i) * net_->inputs);
   require(coordinator_->send_next_inputs(last_pass(*net_)));
   sent_ahead_ = batch.X.vals[row];
 }

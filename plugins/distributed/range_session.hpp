@@ -2,7 +2,7 @@
 #pragma once
 
 #include "cluster/coordinator.hpp"
-#include "darknet/upstream_errors.hpp"
+#include "darknet/upstream/upstream_errors.hpp"
 #include "plugins/distributed/wrapped_layers.hpp"
 
 namespace tessera::distributed {

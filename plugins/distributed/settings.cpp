@@ -5,8 +5,8 @@
 #include <filesystem>
 #include <functional>
 
-#include "darknet/arguments.hpp"
-#include "darknet/text.hpp"
+#include "base/text.hpp"
+#include "darknet/commands/arguments.hpp"
 
 namespace tessera::distributed {
 
@@ -31,8 +31,7 @@ struct Entry {
 
 base::Status read_count(const Entry& entry, long least, const char* advice, int& target) {
   const auto number = to_integer(entry.value);
-  if (!number || *number < least || *number > kLargest)
-    return entry.fail("not a whole number of at least {}; {}", least, advice);
+  if (!number || *number < least || *number > kLargest) return entry.fail("not a whole number of at least {}; {}", least, advice);
   target = static_cast<int>(*number);
   return {};
 }
@@ -105,7 +104,8 @@ base::Status read_channels(const Entry& entry, Channels& channels) {
   auto [rest, error] = std::from_chars(text.data(), end, channels.first);
   bool good = error == std::errc() && channels.first >= 0;
   if (good && rest != end) {
-    const auto last = *rest == '-' ? std::from_chars(rest + 1, end, channels.last) : std::from_chars_result{rest, std::errc::invalid_argument};
+    const auto last =
+        *rest == '-' ? std::from_chars(rest + 1, end, channels.last) : std::from_chars_result{rest, std::errc::invalid_argument};
     good = last.ec == std::errc() && last.ptr == end && channels.last >= channels.first;
   }
   return good ? base::Status() : entry.fail("no layers; write auto, off, the first layer (12), or the first and the last (12-14)");
@@ -114,10 +114,14 @@ base::Status read_channels(const Entry& entry, Channels& channels) {
 // `when`: what makes auto on.
 template <typename Choice>
 base::Status read_choice(const Entry& entry, const char* when, Choice& choice) {
-  if (entry.value == "on") choice = Choice::kOn;
-  else if (entry.value == "off") choice = Choice::kOff;
-  else if (entry.value == "auto") choice = Choice::kAuto;
-  else return entry.fail("no such choice; write on, off, or auto (on when {})", when);
+  if (entry.value == "on")
+    choice = Choice::kOn;
+  else if (entry.value == "off")
+    choice = Choice::kOff;
+  else if (entry.value == "auto")
+    choice = Choice::kAuto;
+  else
+    return entry.fail("no such choice; write on, off, or auto (on when {})", when);
   return {};
 }
 
@@ -139,7 +143,8 @@ using Reader = std::function<base::Status(const Entry&, Settings&)>;
 std::map<std::string, Reader> readers(const std::string& file) {
   const auto folder = std::filesystem::path(file).parent_path();
   return {
-      {"layers", [](const Entry& e, Settings& s) { return read_count(e, 1, "write how many layers to wrap, or remove the key", s.layers); }},
+      {"layers",
+       [](const Entry& e, Settings& s) { return read_count(e, 1, "write how many layers to wrap, or remove the key", s.layers); }},
       {"workers", [folder](const Entry& e, Settings& s) { return read_workers(e, folder, s); }},
       {"grid", [](const Entry& e, Settings& s) { return read_grid(e, s); }},
       {"forward_groups", [](const Entry& e, Settings& s) { return read_groups(e, "first", s.forward_groups); }},
@@ -149,8 +154,10 @@ std::map<std::string, Reader> readers(const std::string& file) {
       {"wire", [](const Entry& e, Settings& s) { return read_wire(e, s); }},
       {"recompute", [](const Entry& e, Settings& s) { return read_choice(e, "memory does not suffice otherwise", s.recompute); }},
       {"boundary_first", [](const Entry& e, Settings& s) { return read_choice(e, "that is forecast to be faster", s.boundary_first); }},
-      {"threads", [](const Entry& e, Settings& s) {
-         return e.value == "auto" ? base::Status() : read_count(e, 0, "write threads per device, or 0 for all cores", s.threads); }},
+      {"threads",
+       [](const Entry& e, Settings& s) {
+         return e.value == "auto" ? base::Status() : read_count(e, 0, "write threads per device, or 0 for all cores", s.threads);
+       }},
       {"backend", [](const Entry& e, Settings& s) { return read_backend(e, s.backend); }},
   };
 }
@@ -180,8 +187,8 @@ base::Status set_channels(const Channels& channels, const graph::Graph& graph, p
   const geometry::Index first = graph.first_layer(), offset = first - graph[graph.first_layer()].source;
   const geometry::Index begin = channels.first + offset, end = channels.last < 0 ? graph.size() : channels.last + offset + 1;
   if (begin < first || end > graph.size() || begin >= end)
-    return base::error(ErrorCode::kInvalidArgument, "{}: not all of these layers are wrapped; name layers from {} to {}, or write auto", channels.where,
-                       graph[graph.first_layer()].source, graph.layers.back().source);
+    return base::error(ErrorCode::kInvalidArgument, "{}: not all of these layers are wrapped; name layers from {} to {}, or write auto",
+                       channels.where, graph[graph.first_layer()].source, graph.layers.back().source);
   request.channel_nodes = {begin, end};
   return {};
 }

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "base/result.hpp"
-#include "darknet/engine.hpp"
+#include "darknet/training/engine.hpp"
 #include "graph/graph.hpp"
 #include "kernels/convolution.hpp"
 #include "plan/planner.hpp"
@@ -47,8 +47,8 @@ struct Settings {
   plan::LayoutRequest::Recompute recompute = plan::LayoutRequest::Recompute::kAuto;
   plan::LayoutRequest::BoundaryFirst boundary_first = plan::LayoutRequest::BoundaryFirst::kAuto;
 
-  int memory_mb = 0;  // limit of every device; 0: what it reports
-  int threads = 0;    // of every device; 0: cores, divided among local workers
+  int memory_mb = 0;                        // limit of every device; 0: what it reports
+  int threads = 0;                          // of every device; 0: cores, divided among local workers
   std::optional<kernels::Backend> backend;  // none: measured
 };
 

@@ -14,11 +14,16 @@ Sizes sizes(const layer& l) {
   const auto size = [](long long n) { return static_cast<std::size_t>(n); };
   switch (l.type) {
     case CONVOLUTIONAL:
-    case DECONVOLUTIONAL: return {size(l.nweights), size(l.n)};
-    case CONNECTED: return {size(l.outputs) * size(l.inputs), size(l.outputs)};
-    case BATCHNORM: return {0, size(l.c)};
-    case LOCAL: return {size(l.size) * size(l.size) * size(l.c) * size(l.n) * size(l.out_w) * size(l.out_h), size(l.outputs)};
-    default: return {};
+    case DECONVOLUTIONAL:
+      return {size(l.nweights), size(l.n)};
+    case CONNECTED:
+      return {size(l.outputs) * size(l.inputs), size(l.outputs)};
+    case BATCHNORM:
+      return {0, size(l.c)};
+    case LOCAL:
+      return {size(l.size) * size(l.size) * size(l.c) * size(l.n) * size(l.out_w) * size(l.out_h), size(l.outputs)};
+    default:
+      return {};
   }
 }
 

@@ -21,7 +21,7 @@ struct CheckFailure : std::logic_error {
 }  // namespace tessera::base
 
 // TESSERA_CHECK(a == b, "a={} b={}", a, b): the format string and values are what the message shows.
-#define TESSERA_CHECK(condition, ...)                                                             \
-  do {                                                                                            \
+#define TESSERA_CHECK(condition, ...)                                                                        \
+  do {                                                                                                       \
     if (!(condition)) ::tessera::base::fail_check(__FILE__, __LINE__, #condition, fmt::format(__VA_ARGS__)); \
   } while (false)

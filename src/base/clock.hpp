@@ -20,9 +20,7 @@ class Deadline {
   TimePoint when() const { return when_; }
 
   // Time left, never negative, rounded up to whole milliseconds.
-  Milliseconds remaining() const {
-    return std::max(Milliseconds(0), std::chrono::ceil<Milliseconds>(when_ - Clock::now()));
-  }
+  Milliseconds remaining() const { return std::max(Milliseconds(0), std::chrono::ceil<Milliseconds>(when_ - Clock::now())); }
 
  private:
   TimePoint when_;

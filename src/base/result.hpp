@@ -42,15 +42,14 @@ template <typename... Args>
 #define TESSERA_CONCAT(a, b) TESSERA_CONCAT_(a, b)
 
 // TESSERA_TRY(expression): returns the error of a Status from the enclosing function.
-#define TESSERA_TRY(expression)                                                        \
-  do {                                                                                 \
-    auto tessera_status_ = (expression);                                               \
-    if (!tessera_status_) return tl::unexpected(std::move(tessera_status_).error());   \
+#define TESSERA_TRY(expression)                                                      \
+  do {                                                                               \
+    auto tessera_status_ = (expression);                                             \
+    if (!tessera_status_) return tl::unexpected(std::move(tessera_status_).error()); \
   } while (false)
 
 // TESSERA_ASSIGN(auto value, expression): unwraps a Result<T> or returns its error.
-#define TESSERA_ASSIGN(declaration, expression)                                                            \
-  auto TESSERA_CONCAT(tessera_result_, __LINE__) = (expression);                                           \
-  if (!TESSERA_CONCAT(tessera_result_, __LINE__))                                                          \
-    return tl::unexpected(std::move(TESSERA_CONCAT(tessera_result_, __LINE__)).error());                   \
+#define TESSERA_ASSIGN(declaration, expression)                                                                                        \
+  auto TESSERA_CONCAT(tessera_result_, __LINE__) = (expression);                                                                       \
+  if (!TESSERA_CONCAT(tessera_result_, __LINE__)) return tl::unexpected(std::move(TESSERA_CONCAT(tessera_result_, __LINE__)).error()); \
   declaration = std::move(*TESSERA_CONCAT(tessera_result_, __LINE__))

@@ -41,7 +41,8 @@ base::Result<WorkerSpec> read_worker(const nlohmann::json& json, const std::stri
 
 base::Result<std::vector<WorkerSpec>> read_cluster_file(const std::string& path) {
   std::ifstream file(path);
-  if (!file) return base::error(ErrorCode::kNotFound, "{}: cannot be read; workers = local:N or the path of a cluster file is expected", path);
+  if (!file)
+    return base::error(ErrorCode::kNotFound, "{}: cannot be read; workers = local:N or the path of a cluster file is expected", path);
   std::stringstream text;
   text << file.rdbuf();
   auto json = wire::parse_json(text.str());

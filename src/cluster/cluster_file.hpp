@@ -12,9 +12,9 @@ namespace tessera::cluster {
 struct WorkerSpec {
   std::string name;
   std::string address;
-  double speed = 1.0;   // relative to the others; shares of rows and columns follow it
-  int threads = 0;      // 0: all its cores
-  int memory_mb = 0;    // 0: what it reports
+  double speed = 1.0;  // relative to the others; shares of rows and columns follow it
+  int threads = 0;     // 0: all its cores
+  int memory_mb = 0;   // 0: what it reports
 };
 
 base::Result<std::vector<WorkerSpec>> read_cluster_file(const std::string& path);

@@ -44,14 +44,16 @@ base::Result<std::string> coordinator_bind(const SessionOptions& options) {
   for (const auto& worker : options.workers) local = local && transport::is_local_bind(worker.address);
   if (local) return std::string("tcp://127.0.0.1:*");
   if (!options.insecure)
-    return base::error(ErrorCode::kInvalidArgument,
-                       "workers on other machines connect back to this one and nothing protects that; in a network you trust add -insecure");
+    return base::error(
+        ErrorCode::kInvalidArgument,
+        "workers on other machines connect back to this one and nothing protects that; in a network you trust add -insecure");
   return own_address_towards(options.workers[0].address);
 }
 
 }  // namespace
 
-base::Result<std::unique_ptr<Coordinator>> Coordinator::start(const graph::Graph& graph, const exec::Parameters& parameters, SessionOptions options) {
+base::Result<std::unique_ptr<Coordinator>> Coordinator::start(const graph::Graph& graph, const exec::Parameters& parameters,
+                                                              SessionOptions options) {
   const std::uint64_t session = random_number();
   transport::ZmqOptions zmq;
   zmq.token = transport::make_session_token();
@@ -79,8 +81,14 @@ base::Result<std::unique_ptr<Coordinator>> Coordinator::start(const graph::Graph
 
 Coordinator::Coordinator(const graph::Graph& graph, const exec::Parameters& parameters, SessionOptions options,
                          std::unique_ptr<transport::Endpoint> endpoint, std::uint64_t session)
-    : parameters_(parameters), options_(std::move(options)), session_(session), endpoint_(std::move(endpoint)),
-      mailbox_(*endpoint_, session, kPiecePatience), pool_(options_.threads), executor_(graph, parameters_, options_.backend, pool_, options_.inference), members_{0} {}
+    : parameters_(parameters),
+      options_(std::move(options)),
+      session_(session),
+      endpoint_(std::move(endpoint)),
+      mailbox_(*endpoint_, session, kPiecePatience),
+      pool_(options_.threads),
+      executor_(graph, parameters_, options_.backend, pool_, options_.inference),
+      members_{0} {}
 
 Coordinator::~Coordinator() {
   for (Worker& worker : workers_) worker.link->post(wire::control_text("close"));
@@ -95,27 +103,31 @@ Status Coordinator::open_worker(Worker& worker, std::uint64_t hash, const transp
   const auto patience = options_.socket_directory.empty() ? kConnectPatience : kLocalStartPatience;
   auto client = transport::connect_control(spec.address, "coordinator", Deadline::after(patience));
   if (!client)
-    return base::error(client.error().code, "worker {}: {}; is `darknet worker -listen {}` running there?", spec.name, client.error().message, spec.address);
+    return base::error(client.error().code, "worker {}: {}; is `darknet worker -listen {}` running there?", spec.name,
+                       client.error().message, spec.address);
   worker.link = std::make_unique<WorkerLink>(spec.name, std::move(*client), [this] { mailbox_.abort(); });
   worker.link->post(wire::control_text("hello", {{"protocol", kProtocol}}));
   TESSERA_ASSIGN(const auto welcome, worker.link->await("welcome", Deadline::after(kConnectPatience)));
   const wire::Fields fields(welcome);
   if (const auto protocol = fields.integer("protocol"); !protocol || *protocol != kProtocol)
-    return base::error(ErrorCode::kProtocol, "worker {} speaks protocol {}, this coordinator {}; install the same version of darknet on both", spec.name,
+    return base::error(ErrorCode::kProtocol,
+                       "worker {} speaks protocol {}, this coordinator {}; install the same version of darknet on both", spec.name,
                        protocol ? fmt::to_string(*protocol) : "none", kProtocol);
   TESSERA_ASSIGN(const auto cores, fields.integer("cores", 1, 1 << 16));
   TESSERA_ASSIGN(worker.memory_bytes, fields.unsigned_integer("memory_bytes"));
   worker.cores = static_cast<int>(cores);
 
-  const std::string data_bind = options_.socket_directory.empty() ? "" : fmt::format("ipc://{}/data-{}", options_.socket_directory, worker.number);
-  worker.link->post(wire::control_text("open", {{"session", wire::hash_to_text(session_)},
-                                                {"token", transport::token_to_text(token)},
-                                                {"number", worker.number},
-                                                {"graph", graph::to_json(executor_.graph())},
-                                                {"parameters_hash", wire::hash_to_text(hash)},
-                                                {"backend", options_.workers_choose_backend ? "auto" : std::string(kernels::to_string(options_.backend))},
-                                                {"threads", spec.threads},
-                                                {"data_bind", data_bind}}));
+  const std::string data_bind =
+      options_.socket_directory.empty() ? "" : fmt::format("ipc://{}/data-{}", options_.socket_directory, worker.number);
+  worker.link->post(
+      wire::control_text("open", {{"session", wire::hash_to_text(session_)},
+                                  {"token", transport::token_to_text(token)},
+                                  {"number", worker.number},
+                                  {"graph", graph::to_json(executor_.graph())},
+                                  {"parameters_hash", wire::hash_to_text(hash)},
+                                  {"backend", options_.workers_choose_backend ? "auto" : std::string(kernels::to_string(options_.backend))},
+                                  {"threads", spec.threads},
+                                  {"data_bind", data_bind}}));
   TESSERA_ASSIGN(const auto opened, worker.link->await("opened", Deadline::after(kAnswerPatience)));
   const wire::Fields answer(opened);
   TESSERA_ASSIGN(worker.data_address, answer.string("data_address"));
@@ -148,7 +160,8 @@ Status Coordinator::send_parameters(const std::vector<Worker*>& to) {
   const std::string hash = wire::hash_to_text(exec::parameters_hash(parameters_));
   for (Worker* worker : to) {
     TESSERA_ASSIGN(const auto loaded, worker->link->await("parameters_loaded", Deadline::after(kAnswerPatience)));
-    if (loaded.body.value("hash", "") != hash) return base::error(ErrorCode::kProtocol, "worker {} received other weights than were sent", worker->spec.name);
+    if (loaded.body.value("hash", "") != hash)
+      return base::error(ErrorCode::kProtocol, "worker {} received other weights than were sent", worker->spec.name);
     worker->link->forget_messages();  // the last pieces' receipts
   }
   return {};
@@ -250,8 +263,10 @@ Status Coordinator::choose_layout(const graph::Graph& graph, geometry::Index bat
   request.single_pass = options_.subdivisions == 1;
   const int cells = request.rows * request.columns * std::max(1, request.samples);
   // After a loss the grid that was asked for has too many tiles; whatever is best for those who remain takes its place.
-  if (cells != static_cast<int>(devices.size()) && members_.size() < workers_.size() + 1) request.rows = request.columns = 0, request.samples = 1;
-  for (std::size_t participant = 0; participant < profiles.size(); ++participant) profiles[participant].memory_bytes = memory_limit(participant);
+  if (cells != static_cast<int>(devices.size()) && members_.size() < workers_.size() + 1)
+    request.rows = request.columns = 0, request.samples = 1;
+  for (std::size_t participant = 0; participant < profiles.size(); ++participant)
+    profiles[participant].memory_bytes = memory_limit(participant);
   const auto members_cost = [&](const plan::Plan& plan, const std::vector<int>& members) {
     std::vector<sim::DeviceProfile> subset;
     for (int member : members) subset.push_back(profiles[static_cast<std::size_t>(member)]);
@@ -272,7 +287,8 @@ Status Coordinator::choose_layout(const graph::Graph& graph, geometry::Index bat
   if (devices.size() < 2) return {};
   TESSERA_ASSIGN(const plan::Plan chosen, plan::make_plan(graph, batch, layout_));
   if (const auto fewer = plan::faster_with_fewer(graph, batch, request, devices, cost(chosen), members_cost))
-    options_.say(fmt::format("note: {} of the {} workers would be faster by estimate; the others cost more in messages than they bring", fewer->devices, devices.size()));
+    options_.say(fmt::format("note: {} of the {} workers would be faster by estimate; the others cost more in messages than they bring",
+                             fewer->devices, devices.size()));
   return {};
 }
 
@@ -293,7 +309,8 @@ Status Coordinator::check_memory(const graph::Graph& graph, const program::Progr
     const std::size_t fixed = sim::parameter_bytes(graph, programs, static_cast<int>(participant));
     const auto needed = static_cast<double>(programs.programs[participant].arena_bytes + fixed);
     fits = fits && needed <= limit;
-    table += fmt::format("{}{} needs {:.0f} of {:.0f} MB", table.empty() ? "" : ", ", worker ? worker->spec.name : "coordinator", needed / 1048576, limit / 1048576);
+    table += fmt::format("{}{} needs {:.0f} of {:.0f} MB", table.empty() ? "" : ", ", worker ? worker->spec.name : "coordinator",
+                         needed / 1048576, limit / 1048576);
   }
   if (fits) return {};
   return base::error(ErrorCode::kOutOfMemory, "the plan does not fit: {}; use more workers, more subdivisions or a smaller image", table);
@@ -396,8 +413,10 @@ Status Coordinator::recover() {
   for (Worker* worker : members()) {
     if (worker->link->lost()) continue;
     const auto aborted = worker->link->await_despite_failures("aborted", Deadline::after(kAbortPatience));
-    if (!aborted) worker->link->declare_lost(aborted.error());
-    else if (!aborted->body.value("complete", false)) incomplete.push_back(worker);
+    if (!aborted)
+      worker->link->declare_lost(aborted.error());
+    else if (!aborted->body.value("complete", false))
+      incomplete.push_back(worker);
   }
   drop_lost();
   executor_.restore();
@@ -420,7 +439,8 @@ void Coordinator::settle_blame() {
   for (Worker* worker : members())
     if (auto failure = worker->link->take_failure()) {
       const auto& [error, peer] = *failure;
-      const bool blames_other = (error.code == ErrorCode::kPeerLost || error.code == ErrorCode::kTimeout) && peer >= 0 && peer != worker->number;
+      const bool blames_other =
+          (error.code == ErrorCode::kPeerLost || error.code == ErrorCode::kTimeout) && peer >= 0 && peer != worker->number;
       blamed.push_back({blames_other ? peer : worker->number, error});
     }
   mailbox_.forgive();
@@ -431,7 +451,9 @@ void Coordinator::settle_blame() {
     return false;
   };
   const auto deadline = Deadline::after(kBlamePatience);
-  const bool only_connections = std::all_of(blamed.begin(), blamed.end(), [](const auto& b) { return b.second.code == ErrorCode::kPeerLost || b.second.code == ErrorCode::kTimeout; });
+  const bool only_connections = std::all_of(blamed.begin(), blamed.end(), [](const auto& b) {
+    return b.second.code == ErrorCode::kPeerLost || b.second.code == ErrorCode::kTimeout;
+  });
   while (only_connections && !any_lost() && !deadline.passed()) std::this_thread::sleep_for(kBlameStep);
   if (only_connections && any_lost()) return;
   for (const auto& [number, error] : blamed)
@@ -448,7 +470,9 @@ void Coordinator::drop_lost() {
     const int left = workers_left();
     const bool named = lost->message.find(worker.spec.name) != std::string::npos;
     options_.say(fmt::format("{}{}; going on with {}", named ? "" : fmt::format("worker {} is lost: ", worker.spec.name), lost->message,
-                             left == 0 ? "the coordinator alone" : left == 1 ? "1 worker" : fmt::format("{} workers", left)));
+                             left == 0   ? "the coordinator alone"
+                             : left == 1 ? "1 worker"
+                                         : fmt::format("{} workers", left)));
   }
 }
 
@@ -465,7 +489,8 @@ std::vector<observe::DeviceReport> Coordinator::reports() {
   now.push_back(own);
   for (const Worker& worker : workers_) {
     const WorkerUsage u = worker.link->usage();
-    now.push_back({worker.spec.name, u.busy_seconds, u.waiting_seconds, u.sent_bytes, u.received_bytes, u.memory_bytes, u.memory_peak_bytes, !worker.expelled});
+    now.push_back({worker.spec.name, u.busy_seconds, u.waiting_seconds, u.sent_bytes, u.received_bytes, u.memory_bytes, u.memory_peak_bytes,
+                   !worker.expelled});
   }
   auto since = now;
   for (std::size_t i = 0; i < reported_.size() && i < since.size(); ++i) {

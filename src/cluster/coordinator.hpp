@@ -26,24 +26,25 @@
 namespace tessera::cluster {
 
 struct SessionOptions {
-  std::vector<WorkerSpec> workers;  // none: the coordinator computes alone
-  std::string socket_directory;     // for sockets of local workers; empty: tcp
+  std::vector<WorkerSpec> workers;                         // none: the coordinator computes alone
+  std::string socket_directory;                            // for sockets of local workers; empty: tcp
   std::shared_ptr<transport::SharedMemory> shared_memory;  // with local workers; may be null
   plan::LayoutRequest layout;
   kernels::Backend backend = kernels::Backend::kBlas;
-  bool workers_choose_backend = false;  // each takes what is fastest on its machine instead of `backend`
-  bool inference = false;           // forward passes in test mode only: no gradients, weights are kept packed
-  int threads = 1;                  // the coordinator's, while it computes alone
-  int memory_mb = 0;                // per device; 0: what it reports
-  int subdivisions = 1;             // passes to an update
-  bool insecure = false;            // peers may connect from other machines without keys
+  bool workers_choose_backend = false;          // each takes what is fastest on its machine instead of `backend`
+  bool inference = false;                       // forward passes in test mode only: no gradients, weights are kept packed
+  int threads = 1;                              // the coordinator's, while it computes alone
+  int memory_mb = 0;                            // per device; 0: what it reports
+  int subdivisions = 1;                         // passes to an update
+  bool insecure = false;                        // peers may connect from other machines without keys
   std::function<void(const std::string&)> say;  // one line a user should read
 };
 
 class Coordinator {
  public:
   // Opens the session. `parameters` must outlive it. Errors name the worker and what to do.
-  static base::Result<std::unique_ptr<Coordinator>> start(const graph::Graph& graph, const exec::Parameters& parameters, SessionOptions options);
+  static base::Result<std::unique_ptr<Coordinator>> start(const graph::Graph& graph, const exec::Parameters& parameters,
+                                                          SessionOptions options);
   ~Coordinator();
 
   // Makes the programs for this graph (same layers, maybe other sizes), batch and mode current everywhere.
@@ -102,8 +103,8 @@ class Coordinator {
     std::shared_ptr<const program::Program> program;
   };
 
-  Coordinator(const graph::Graph& graph, const exec::Parameters& parameters, SessionOptions options, std::unique_ptr<transport::Endpoint> endpoint,
-              std::uint64_t session);
+  Coordinator(const graph::Graph& graph, const exec::Parameters& parameters, SessionOptions options,
+              std::unique_ptr<transport::Endpoint> endpoint, std::uint64_t session);
 
   base::Status open_worker(Worker& worker, std::uint64_t parameters_hash, const transport::SessionToken& token);
   base::Status send_parameters(const std::vector<Worker*>& to);
@@ -131,7 +132,7 @@ class Coordinator {
   base::ThreadPool pool_;
   exec::Executor executor_;
   std::vector<Worker> workers_;
-  std::vector<int> members_;  // endpoint numbers by participant; the coordinator first
+  std::vector<int> members_;           // endpoint numbers by participant; the coordinator first
   std::vector<int> momentum_members_;  // among whom the momentum was divided last, and how
   std::shared_ptr<const program::Sharding> momentum_sharding_;
   std::shared_ptr<const program::Sharding> sharding_;  // of the current plan

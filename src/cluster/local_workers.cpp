@@ -54,7 +54,8 @@ std::string worker_program() {
 base::Result<LocalWorkers> LocalWorkers::start(const std::string& program, int count, int threads) {
   LocalWorkers workers;
   std::string directory = (std::filesystem::temp_directory_path() / "tessera-XXXXXX").string();
-  if (!mkdtemp(directory.data())) return base::error(ErrorCode::kIo, "{}: cannot make a directory for sockets: {}", directory, std::strerror(errno));
+  if (!mkdtemp(directory.data()))
+    return base::error(ErrorCode::kIo, "{}: cannot make a directory for sockets: {}", directory, std::strerror(errno));
   workers.directory_ = directory;
   const std::string own = worker_program();
   const std::string& starts = own.empty() ? program : own;
@@ -62,8 +63,10 @@ base::Result<LocalWorkers> LocalWorkers::start(const std::string& program, int c
   const int memory = workers.shared_memory_ ? workers.shared_memory_->descriptor() : -1;
   for (int i = 1; i <= count; ++i) {
     const std::string name = fmt::format("local:{}", i), address = fmt::format("ipc://{}/worker-{}", directory, i);
-    TESSERA_ASSIGN(const pid_t pid, spawn(starts, {starts, "worker", "-listen", address, "-name", name, "-once", "-parent", fmt::to_string(getpid()),
-                                            "-shared_memory", fmt::to_string(memory)}, memory));
+    TESSERA_ASSIGN(const pid_t pid, spawn(starts,
+                                          {starts, "worker", "-listen", address, "-name", name, "-once", "-parent",
+                                           fmt::to_string(getpid()), "-shared_memory", fmt::to_string(memory)},
+                                          memory));
     workers.pids_.push_back(pid);
     workers.specs_.push_back({name, address, 1.0, threads, 0});
   }
@@ -71,7 +74,9 @@ base::Result<LocalWorkers> LocalWorkers::start(const std::string& program, int c
 }
 
 LocalWorkers::LocalWorkers(LocalWorkers&& other) noexcept
-    : directory_(std::move(other.directory_)), specs_(std::move(other.specs_)), pids_(std::move(other.pids_)),
+    : directory_(std::move(other.directory_)),
+      specs_(std::move(other.specs_)),
+      pids_(std::move(other.pids_)),
       shared_memory_(std::move(other.shared_memory_)) {
   other.directory_.clear();
   other.pids_.clear();

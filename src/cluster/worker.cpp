@@ -58,8 +58,11 @@ class Server {
  public:
   Server(const WorkerOptions& options, const std::atomic<bool>& stop, std::unique_ptr<transport::ControlServer> control,
          std::shared_ptr<transport::SharedMemory> shared_memory)
-      : options_(options), stop_(stop), control_(std::move(control)),
-        host_{control_->address(), options.threads, options.backend_cache, std::move(shared_memory)}, name_(options.name.empty() ? host_name() : options.name) {}
+      : options_(options),
+        stop_(stop),
+        control_(std::move(control)),
+        host_{control_->address(), options.threads, options.backend_cache, std::move(shared_memory)},
+        name_(options.name.empty() ? host_name() : options.name) {}
 
   Status serve() {
     while (!stop_ && !finished_) {
@@ -119,7 +122,9 @@ class Server {
     if (session) {
       session_ = std::move(*session);
     } else {
-      send(coordinator_, wire::control_text("failed", {{"code", static_cast<int>(session.error().code)}, {"message", session.error().message}, {"peer", -1}}));
+      send(coordinator_,
+           wire::control_text("failed",
+                              {{"code", static_cast<int>(session.error().code)}, {"message", session.error().message}, {"peer", -1}}));
     }
   }
 
@@ -191,7 +196,8 @@ Status serve(const WorkerOptions& options, const std::atomic<bool>& stop, void (
   TESSERA_ASSIGN(const auto address, transport::parse_address(options.listen));
   if (!transport::is_local_bind(address) && !options.insecure)
     return base::error(ErrorCode::kInvalidArgument,
-                       "{} can be reached from other machines and nothing protects it; in a network you trust add -insecure", options.listen);
+                       "{} can be reached from other machines and nothing protects it; in a network you trust add -insecure",
+                       options.listen);
   std::shared_ptr<transport::SharedMemory> shared_memory;
   if (options.shared_memory >= 0) {
     TESSERA_ASSIGN(shared_memory, transport::SharedMemory::open(options.shared_memory));

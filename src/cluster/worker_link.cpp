@@ -124,7 +124,8 @@ void WorkerLink::work() {
       last_heard_ = Clock::now();
       take(**incoming);
     } else if (Clock::now() - last_heard_ > kWorkerSilence) {
-      lose({ErrorCode::kPeerLost, fmt::format("worker {} has been silent for {:.1f} s", name_, base::seconds_between(last_heard_, Clock::now()))});
+      lose({ErrorCode::kPeerLost,
+            fmt::format("worker {} has been silent for {:.1f} s", name_, base::seconds_between(last_heard_, Clock::now()))});
     }
   }
 }

@@ -41,7 +41,8 @@ std::string failed_text(const base::Error& error, int peer) {
 
 }  // namespace
 
-base::Result<std::unique_ptr<WorkerSession>> WorkerSession::open(const wire::ControlMessage& message, const SessionHost& host, KnownParameters& known, Reply reply) {
+base::Result<std::unique_ptr<WorkerSession>> WorkerSession::open(const wire::ControlMessage& message, const SessionHost& host,
+                                                                 KnownParameters& known, Reply reply) {
   const Fields fields(message);
   TESSERA_ASSIGN(const std::uint64_t session, fields.hash("session"));
   TESSERA_ASSIGN(const std::string token_text, fields.string("token"));
@@ -66,15 +67,17 @@ base::Result<std::unique_ptr<WorkerSession>> WorkerSession::open(const wire::Con
     options.bind = data_bind;
   } else {
     // Beside the worker's own address, on any free port.
-    options.bind = host.listen.starts_with("tcp://") ? host.listen.substr(0, host.listen.rfind(':')) + ":*" : fmt::format("{}-data-{}", host.listen, number);
+    options.bind = host.listen.starts_with("tcp://") ? host.listen.substr(0, host.listen.rfind(':')) + ":*"
+                                                     : fmt::format("{}-data-{}", host.listen, number);
   }
   TESSERA_ASSIGN(auto endpoint, transport::make_zmq_endpoint(options));
   TESSERA_ASSIGN(const std::string address, endpoint->address());
 
-  const int thread_count = host.threads > 0 ? host.threads : wanted_threads > 0 ? static_cast<int>(wanted_threads)
-                                                                                : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-  std::unique_ptr<WorkerSession> result(
-      new WorkerSession(graph, session, static_cast<int>(number), std::move(endpoint), backend, host.backend_cache, thread_count, std::move(reply)));
+  const int thread_count = host.threads > 0     ? host.threads
+                           : wanted_threads > 0 ? static_cast<int>(wanted_threads)
+                                                : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  std::unique_ptr<WorkerSession> result(new WorkerSession(graph, session, static_cast<int>(number), std::move(endpoint), backend,
+                                                          host.backend_cache, thread_count, std::move(reply)));
   const auto& parameters = result->storage_.parameters();
   const bool has = known.hash == hash && known.bytes.size() == exec::parameter_bytes(parameters);
   if (has) {
@@ -82,7 +85,8 @@ base::Result<std::unique_ptr<WorkerSession>> WorkerSession::open(const wire::Con
     result->executor_.remember();
   }
   known = {};
-  spdlog::info("weights: {}", has ? "those of an earlier session, nothing to receive" : fmt::format("{} bytes to receive", exec::parameter_bytes(parameters)));
+  spdlog::info("weights: {}", has ? "those of an earlier session, nothing to receive"
+                                  : fmt::format("{} bytes to receive", exec::parameter_bytes(parameters)));
   result->reply_(wire::control_text("opened", {{"data_address", address}, {"has_parameters", has}}));
   result->thread_ = std::thread([session_ptr = result.get()] { session_ptr->work(); });
   return result;
@@ -90,9 +94,16 @@ base::Result<std::unique_ptr<WorkerSession>> WorkerSession::open(const wire::Con
 
 WorkerSession::WorkerSession(graph::Graph graph, std::uint64_t session, int number, std::unique_ptr<transport::Endpoint> endpoint,
                              std::optional<kernels::Backend> backend, std::string backend_cache, int threads, Reply reply)
-    : graph_(std::move(graph)), session_(session), number_(number), reply_(std::move(reply)), endpoint_(std::move(endpoint)),
-      mailbox_(*endpoint_, session, kPiecePatience), pool_(threads), storage_(graph_, exec::ParameterStorage::Holds::kReplica),
-      executor_(graph_, storage_.parameters(), backend.value_or(kernels::Backend::kReference), pool_), chooses_backend_(!backend),
+    : graph_(std::move(graph)),
+      session_(session),
+      number_(number),
+      reply_(std::move(reply)),
+      endpoint_(std::move(endpoint)),
+      mailbox_(*endpoint_, session, kPiecePatience),
+      pool_(threads),
+      storage_(graph_, exec::ParameterStorage::Holds::kReplica),
+      executor_(graph_, storage_.parameters(), backend.value_or(kernels::Backend::kReference), pool_),
+      chooses_backend_(!backend),
       backend_cache_(std::move(backend_cache)) {
   publish_usage();
 }
@@ -135,9 +146,12 @@ nlohmann::json WorkerSession::usage() const {
 }
 
 void WorkerSession::publish_usage() {
-  nlohmann::json usage = {{"busy_seconds", executor_.usage().busy_seconds},    {"waiting_seconds", mailbox_.usage().waiting_seconds},
-                          {"sent_bytes", mailbox_.usage().sent_bytes},         {"received_bytes", mailbox_.usage().received_bytes},
-                          {"memory_bytes", resident_bytes()},                  {"memory_peak_bytes", peak_resident_bytes()}};
+  nlohmann::json usage = {{"busy_seconds", executor_.usage().busy_seconds},
+                          {"waiting_seconds", mailbox_.usage().waiting_seconds},
+                          {"sent_bytes", mailbox_.usage().sent_bytes},
+                          {"received_bytes", mailbox_.usage().received_bytes},
+                          {"memory_bytes", resident_bytes()},
+                          {"memory_peak_bytes", peak_resident_bytes()}};
   std::lock_guard lock(mutex_);
   usage_ = std::move(usage);
 }
@@ -245,8 +259,8 @@ Status WorkerSession::plan(const wire::ControlMessage& message) {
   TESSERA_ASSIGN(loaded.graph, graph::graph_from_json(*graph_json));
   if (loaded.graph.size() != graph_.size()) return base::error(ErrorCode::kProtocol, "a plan for another graph");
   for (int node = 0; node < graph_.size(); ++node)
-    if (loaded.graph[node].kind != graph_[node].kind || loaded.graph[node].out.c != graph_[node].out.c || loaded.graph[node].kernel != graph_[node].kernel ||
-        loaded.graph[node].batch_normalize != graph_[node].batch_normalize)
+    if (loaded.graph[node].kind != graph_[node].kind || loaded.graph[node].out.c != graph_[node].out.c ||
+        loaded.graph[node].kernel != graph_[node].kernel || loaded.graph[node].batch_normalize != graph_[node].batch_normalize)
       return base::error(ErrorCode::kProtocol, "a plan for another graph: node {} differs", node);
   TESSERA_ASSIGN(const nlohmann::json* plan_json, fields.object("plan"));
   TESSERA_ASSIGN(const plan::Plan plan, plan::plan_from_json(*plan_json, loaded.graph));
@@ -260,8 +274,10 @@ Status WorkerSession::plan(const wire::ControlMessage& message) {
   loaded.batch = plan.batch;
   program::ProgramSet set = program::compile(loaded.graph, plan, loaded.mode);
   if (program::fingerprint(set) != fingerprint)
-    return base::error(ErrorCode::kProtocol, "its program differs from the coordinator's; install the same version of darknet on all devices");
-  loaded.program = std::make_shared<const program::Program>(std::move(set.programs[static_cast<std::size_t>(self - loaded.members.begin())]));
+    return base::error(ErrorCode::kProtocol,
+                       "its program differs from the coordinator's; install the same version of darknet on all devices");
+  loaded.program =
+      std::make_shared<const program::Program>(std::move(set.programs[static_cast<std::size_t>(self - loaded.members.begin())]));
   if (plans_.size() >= kMostPlans) plans_.erase(plans_.begin());
   const auto bytes = loaded.program->arena_bytes;
   plans_[static_cast<int>(key)] = std::move(loaded);
@@ -280,7 +296,8 @@ Status WorkerSession::make_current(int key) {
   const Loaded& loaded = found->second;
   mailbox_.set_members(loaded.members);
   const auto self = std::find(loaded.members.begin(), loaded.members.end(), number_) - loaded.members.begin();
-  TESSERA_TRY(executor_.load(loaded.graph, loaded.program, loaded.mode, static_cast<int>(self), static_cast<int>(loaded.members.size()), loaded.batch));
+  TESSERA_TRY(executor_.load(loaded.graph, loaded.program, loaded.mode, static_cast<int>(self), static_cast<int>(loaded.members.size()),
+                             loaded.batch));
   current_ = key;
   return {};
 }

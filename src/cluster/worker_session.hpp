@@ -25,9 +25,9 @@ struct KnownParameters {
 
 // What a session gets from the process that serves it.
 struct SessionHost {
-  std::string listen;         // the worker's own address, which the data address follows
-  int threads = 0;            // 0: as the coordinator asks
-  std::string backend_cache;  // where measured choices of a backend are kept
+  std::string listen;                                      // the worker's own address, which the data address follows
+  int threads = 0;                                         // 0: as the coordinator asks
+  std::string backend_cache;                               // where measured choices of a backend are kept
   std::shared_ptr<transport::SharedMemory> shared_memory;  // with the session's other participants; may be null
 };
 
@@ -36,7 +36,8 @@ class WorkerSession {
   using Reply = std::function<void(std::string text)>;  // callable from any thread
 
   // From an `open` message.
-  static base::Result<std::unique_ptr<WorkerSession>> open(const wire::ControlMessage& message, const SessionHost& host, KnownParameters& known, Reply reply);
+  static base::Result<std::unique_ptr<WorkerSession>> open(const wire::ControlMessage& message, const SessionHost& host,
+                                                           KnownParameters& known, Reply reply);
   ~WorkerSession();
 
   std::uint64_t number() const { return session_; }

@@ -77,14 +77,21 @@ std::vector<kernels::ConvolutionShape> convolution_shapes(const graph::Graph& gr
   return shapes;
 }
 
-Executor::Executor(const graph::Graph& graph, const Parameters& parameters, kernels::Backend backend, base::ThreadPool& pool, bool inference)
-    : graph_(graph), parameters_(parameters), backend_(backend), inference_(inference), pool_(pool), gradients_(inference ? graph::Graph{} : graph),
-      convolutions_(graph.layers.size()), norms_(graph.layers.size()) {
+Executor::Executor(const graph::Graph& graph, const Parameters& parameters, kernels::Backend backend, base::ThreadPool& pool,
+                   bool inference)
+    : graph_(graph),
+      parameters_(parameters),
+      backend_(backend),
+      inference_(inference),
+      pool_(pool),
+      gradients_(inference ? graph::Graph{} : graph),
+      convolutions_(graph.layers.size()),
+      norms_(graph.layers.size()) {
   remember();
 }
 
-base::Status Executor::load(const graph::Graph& graph, std::shared_ptr<const program::Program> program, program::Mode mode,
-                            int self, int participants, geometry::Index batch) {
+base::Status Executor::load(const graph::Graph& graph, std::shared_ptr<const program::Program> program, program::Mode mode, int self,
+                            int participants, geometry::Index batch) {
   TESSERA_CHECK(!inference_ || mode == program::Mode::kTest, "training on an executor for inference");
   TESSERA_CHECK(graph.size() == graph_.size(), "{} nodes, {} before", graph.size(), graph_.size());
   TESSERA_TRY(load_convolutions(*program, graph));
@@ -103,7 +110,8 @@ base::Status Executor::load(const graph::Graph& graph, std::shared_ptr<const pro
     arena_bytes_ = 0;
     arena_.reset(new (std::align_val_t{program::kBufferAlignment}, std::nothrow) std::byte[program->arena_bytes + 1]);
     if (!arena_)
-      return base::error(ErrorCode::kOutOfMemory, "no {} MB for tensors; use more workers, a smaller batch (more subdivisions) or a smaller image",
+      return base::error(ErrorCode::kOutOfMemory,
+                         "no {} MB for tensors; use more workers, a smaller batch (more subdivisions) or a smaller image",
                          program->arena_bytes >> 20);
     arena_bytes_ = program->arena_bytes;
   }
@@ -138,10 +146,14 @@ base::Status Executor::load_convolutions(const program::Program& program, const 
   for (const auto* steps : {&program.forward, &program.backward})
     for (const Step& step : *steps) {
       kernels::ConvolutionWork work;
-      if (step.op == Op::kConvolution) work.forward = step.box;
-      else if (step.op == Op::kConvolutionData) work.backward_data = step.box;
-      else if (step.op == Op::kConvolutionWeights) work.backward_weights = step.box;
-      else continue;
+      if (step.op == Op::kConvolution)
+        work.forward = step.box;
+      else if (step.op == Op::kConvolutionData)
+        work.backward_data = step.box;
+      else if (step.op == Op::kConvolutionWeights)
+        work.backward_weights = step.box;
+      else
+        continue;
       scratch_.reserve(convolutions_[at(step.node)]->scratch_bytes(work));
     }
   return {};
@@ -236,8 +248,10 @@ base::Status Executor::run(const std::vector<Step>& steps, Mailbox& mailbox, Pas
 
 void Executor::compute(const Step& step) {
   if (step.op == Op::kCopy) {
-    if (step.accumulate) kernels::add(view(step.a), view(step.b), step.box, 1.0f, pool_);
-    else kernels::copy(view(step.a), view(step.b), step.box, pool_);
+    if (step.accumulate)
+      kernels::add(view(step.a), view(step.b), step.box, 1.0f, pool_);
+    else
+      kernels::copy(view(step.a), view(step.b), step.box, pool_);
   } else if (step.op == Op::kFill) {
     kernels::fill(view(step.a), step.box, 0.0f, pool_);
   } else if (is_backward(step.op)) {
@@ -291,7 +305,8 @@ void Executor::forward_step(const Step& step) {
     case Op::kReorg:
       kernels::reorg_forward(reorg_shape(graph_, step.node), view(step.a), view(step.b), step.box, pool_);
       break;
-    default: TESSERA_CHECK(false, "{} is not a forward step", to_string(step.op));
+    default:
+      TESSERA_CHECK(false, "{} is not a forward step", to_string(step.op));
   }
 }
 
@@ -305,14 +320,17 @@ void Executor::backward_step(const Step& step) {
       convolution(step.node).backward_weights(view(step.a), view(step.b), step.box, gradients_.filters(step.node, step.box.c.begin).data());
       break;
     case Op::kMaxpoolBackward:
-      kernels::maxpool_backward(pool_shape(graph_, step.node), view(step.a), winners(step.c), view(step.b), step.box, step.accumulate, pool_);
+      kernels::maxpool_backward(pool_shape(graph_, step.node), view(step.a), winners(step.c), view(step.b), step.box, step.accumulate,
+                                pool_);
       break;
     case Op::kRouteBackward:
       kernels::route_backward(view(step.a), route_offset(graph_, step.node, step.input), view(step.b), step.box, step.accumulate, pool_);
       break;
     case Op::kShortcutBackward:
-      if (step.input == 0) kernels::shortcut_backward_input(shortcut_shape(graph_, step.node), view(step.a), view(step.b), step.box, step.accumulate, pool_);
-      else kernels::shortcut_backward_from(shortcut_shape(graph_, step.node), view(step.a), view(step.b), step.box, step.accumulate, pool_);
+      if (step.input == 0)
+        kernels::shortcut_backward_input(shortcut_shape(graph_, step.node), view(step.a), view(step.b), step.box, step.accumulate, pool_);
+      else
+        kernels::shortcut_backward_from(shortcut_shape(graph_, step.node), view(step.a), view(step.b), step.box, step.accumulate, pool_);
       break;
     case Op::kUpsampleBackward:
       kernels::upsample_backward({layer.stride, layer.scale, false}, view(step.a), view(step.b), step.box, step.accumulate, pool_);
@@ -343,7 +361,8 @@ void Executor::backward_step(const Step& step) {
       kernels::normalize_delta(view(step.a), view(step.b), norm_parameters(step.node), norm(step.node).total,
                                static_cast<double>(batch_ * layer.out.y * layer.out.x), step.box, pool_);
       break;
-    default: TESSERA_CHECK(false, "{} is not a backward step", to_string(step.op));
+    default:
+      TESSERA_CHECK(false, "{} is not a backward step", to_string(step.op));
   }
 }
 
@@ -356,12 +375,16 @@ std::span<const Step> Executor::same_sends(const std::vector<Step>& steps, std::
 
 base::Status Executor::transfer(const Step& step, Mailbox& mailbox) {
   switch (step.op) {
-    case Op::kReceive: return receive(step, mailbox);
-    case Op::kSendMoments: return send_part(step, mailbox, std::as_bytes(part(norm(step.node).moments, self_, step.node)), kMomentFields);
+    case Op::kReceive:
+      return receive(step, mailbox);
+    case Op::kSendMoments:
+      return send_part(step, mailbox, std::as_bytes(part(norm(step.node).moments, self_, step.node)), kMomentFields);
     case Op::kReceiveMoments:
       return receive_part(step, mailbox, std::as_writable_bytes(part(norm(step.node).moments, step.peer, step.node)), kMomentFields);
-    case Op::kSendSums: return send_part(step, mailbox, std::as_bytes(part(norm(step.node).sums, self_, step.node)), kSumFields);
-    default: return receive_part(step, mailbox, std::as_writable_bytes(part(norm(step.node).sums, step.peer, step.node)), kSumFields);
+    case Op::kSendSums:
+      return send_part(step, mailbox, std::as_bytes(part(norm(step.node).sums, self_, step.node)), kSumFields);
+    default:
+      return receive_part(step, mailbox, std::as_writable_bytes(part(norm(step.node).sums, step.peer, step.node)), kSumFields);
   }
 }
 
@@ -452,13 +475,17 @@ base::Status Executor::sum_gradient(const Step& step, Mailbox& mailbox) {
     return mailbox.send(step.peer, Lane::kBulk, piece, std::move(frame));
   }
   if (step.op == Op::kOwnGradient) {
-    if (!step.accumulate) kernels::fill(sum(), step.box, 0.0f, pool_);
-    else if (self_ != 0) kernels::copy(own(), sum(), step.box, pool_);
+    if (!step.accumulate)
+      kernels::fill(sum(), step.box, 0.0f, pool_);
+    else if (self_ != 0)
+      kernels::copy(own(), sum(), step.box, pool_);
     return {};
   }
   TESSERA_ASSIGN(const Frame frame, mailbox.receive(step.peer, piece));
-  if (step.op == Op::kReceiveGradient) kernels::unpack_add(frame.bytes(), sum(), step.box, pool_);
-  else kernels::unpack(frame.bytes(), own(), step.box, pool_);
+  if (step.op == Op::kReceiveGradient)
+    kernels::unpack_add(frame.bytes(), sum(), step.box, pool_);
+  else
+    kernels::unpack(frame.bytes(), own(), step.box, pool_);
   return {};
 }
 

@@ -30,7 +30,8 @@ class Executor {
  public:
   // `parameters` and `pool` must outlive the executor. `inference`: only programs for tests will be run; there are no
   // gradients, and weights in the backend's own layout are kept.
-  Executor(const graph::Graph& graph, const Parameters& parameters, kernels::Backend backend, base::ThreadPool& pool, bool inference = false);
+  Executor(const graph::Graph& graph, const Parameters& parameters, kernels::Backend backend, base::ThreadPool& pool,
+           bool inference = false);
 
   // Before the first load().
   void set_backend(kernels::Backend backend) { backend_ = backend; }
@@ -38,8 +39,8 @@ class Executor {
   // Makes `program` (of participant `self`, out of a set of `participants`) the current one and reserves its memory:
   // kOutOfMemory when there is not enough, kInvalidArgument when a layer cannot be computed. The graph may have other
   // sizes than before, but the same layers.
-  [[nodiscard]] base::Status load(const graph::Graph& graph, std::shared_ptr<const program::Program> program, program::Mode mode,
-                                  int self, int participants, geometry::Index batch);
+  [[nodiscard]] base::Status load(const graph::Graph& graph, std::shared_ptr<const program::Program> program, program::Mode mode, int self,
+                                  int participants, geometry::Index batch);
 
   // Gives all memory of programs back. load() comes before the next pass.
   void release();
@@ -134,9 +135,9 @@ class Executor {
   std::size_t arena_bytes_ = 0;
   std::map<std::pair<int, program::Slot>, float*> external_;
   std::vector<std::unique_ptr<kernels::Convolution>> convolutions_;  // by node
-  std::vector<kernels::Activation> activations_;                    // by node
-  std::vector<Norm> norms_;                                         // by node
-  std::vector<std::vector<float>> remembered_;                      // rolling averages, by node
+  std::vector<kernels::Activation> activations_;                     // by node
+  std::vector<Norm> norms_;                                          // by node
+  std::vector<std::vector<float>> remembered_;                       // rolling averages, by node
   ExecutorUsage usage_;
 };
 

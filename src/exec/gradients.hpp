@@ -33,7 +33,7 @@ class Gradients {
   geometry::Range window(int node) const { return layers_[static_cast<std::size_t>(node)].window; }
   // Only this part of `summed` exists from now on. What there was of the layer is dropped.
   void set_window(int node, geometry::Range elements);
-  std::span<float> biases(int node);                        // of `summed`, or of batch norm
+  std::span<float> biases(int node);  // of `summed`, or of batch norm
   std::span<float> scales(int node) { return layer(node).scales; }
   bool has_summed(int node) { return layer(node).exists; }
   void drop_summed(int node);

@@ -11,8 +11,12 @@ namespace tessera::exec {
 struct Interpreter::Device {
   Device(const graph::Graph& graph, const Parameters& shared, std::unique_ptr<transport::Endpoint> own_endpoint, int self,
          const InterpreterOptions& options)
-      : endpoint(std::move(own_endpoint)), mailbox(*endpoint, 0, options.patience), pool(options.threads), storage(self == 0 ? graph::Graph{} : graph, ParameterStorage::Holds::kReplica),
-        parameters(self == 0 ? shared : storage.parameters()), executor(graph, parameters, options.backend, pool) {}
+      : endpoint(std::move(own_endpoint)),
+        mailbox(*endpoint, 0, options.patience),
+        pool(options.threads),
+        storage(self == 0 ? graph::Graph{} : graph, ParameterStorage::Holds::kReplica),
+        parameters(self == 0 ? shared : storage.parameters()),
+        executor(graph, parameters, options.backend, pool) {}
 
   std::unique_ptr<transport::Endpoint> endpoint;
   Mailbox mailbox;
@@ -22,8 +26,8 @@ struct Interpreter::Device {
   Executor executor;
 };
 
-Interpreter::Interpreter(const graph::Graph& graph, const Parameters& parameters, std::vector<std::unique_ptr<transport::Endpoint>> endpoints,
-                         const InterpreterOptions& options)
+Interpreter::Interpreter(const graph::Graph& graph, const Parameters& parameters,
+                         std::vector<std::unique_ptr<transport::Endpoint>> endpoints, const InterpreterOptions& options)
     : graph_(graph) {
   for (std::size_t p = 0; p < endpoints.size(); ++p)
     devices_.push_back(std::make_unique<Device>(graph, parameters, std::move(endpoints[p]), static_cast<int>(p), options));

@@ -47,7 +47,8 @@ class Mailbox {
 
   transport::Frame allocate(std::size_t bytes) { return endpoint_.allocate(bytes); }
   // `ahead`: how many runs later the receiver will ask for it.
-  [[nodiscard]] base::Status send(int participant, transport::Lane lane, const Piece& piece, transport::Frame payload, std::uint64_t ahead = 0);
+  [[nodiscard]] base::Status send(int participant, transport::Lane lane, const Piece& piece, transport::Frame payload,
+                                  std::uint64_t ahead = 0);
   // Waits for exactly this piece from this participant. Errors: kPeerLost, kTimeout, kAborted, kProtocol.
   [[nodiscard]] base::Result<transport::Frame> receive(int participant, const Piece& piece);
 
@@ -69,9 +70,7 @@ class Mailbox {
     transport::Frame payload;
   };
 
-  int endpoint_number(int participant) const {
-    return members_.empty() ? participant : members_[static_cast<std::size_t>(participant)];
-  }
+  int endpoint_number(int participant) const { return members_.empty() ? participant : members_[static_cast<std::size_t>(participant)]; }
   // Takes one message, if any comes before the deadline, into arrived_.
   base::Status take_one(base::Deadline deadline);
   void keep(transport::Incoming incoming);

@@ -25,7 +25,8 @@ Sizes sizes(const graph::Graph& graph, int node) {
 
 std::vector<std::span<float>> replicated_arrays(const LayerParameters& l) {
   const bool normalized = !l.scales.empty();
-  return {l.weights, l.biases, l.scales, l.rolling_mean, l.rolling_variance, normalized ? l.bias_updates : std::span<float>(), l.scale_updates};
+  return {l.weights,      l.biases, l.scales, l.rolling_mean, l.rolling_variance, normalized ? l.bias_updates : std::span<float>(),
+          l.scale_updates};
 }
 
 ParameterStorage::ParameterStorage(const graph::Graph& graph, Holds holds) {

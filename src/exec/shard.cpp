@@ -59,7 +59,8 @@ class Fresh {
       kernels::pack(view_, piece_.box, frame.bytes(), pool);
     }
     auto frames = transport::Frame::share(std::move(frame), takers.size());
-    for (std::size_t i = 0; i < takers.size(); ++i) TESSERA_TRY(mailbox.send(takers[i], transport::Lane::kBulk, piece_, std::move(frames[i])));
+    for (std::size_t i = 0; i < takers.size(); ++i)
+      TESSERA_TRY(mailbox.send(takers[i], transport::Lane::kBulk, piece_, std::move(frames[i])));
     return {};
   }
 
@@ -113,7 +114,8 @@ void Shard::apply(const graph::Graph& graph, const Parameters& parameters, const
   for (const auto& [chunk, offset] : places_) {
     const auto update = update_parameters(graph, chunk.node, step);
     const Spans value = values(parameters, chunk);
-    const auto history = std::span<float>(momentum_).subspan(offset, size(chunk)), sum = std::span<float>(sums_).subspan(offset, size(chunk));
+    const auto history = std::span<float>(momentum_).subspan(offset, size(chunk)),
+               sum = std::span<float>(sums_).subspan(offset, size(chunk));
     const std::size_t weights = value.weights.size();
     if (weights > 0) kernels::update_weights(update, value.weights, history.first(weights), sum.first(weights), pool);
     if (!value.biases.empty()) kernels::update_biases(update, value.biases, history.subspan(weights), sum.subspan(weights), pool);
@@ -133,8 +135,8 @@ std::vector<float> momentum_of(const Parameters& parameters, const program::Shar
   return momentum;
 }
 
-base::Status exchange_updates(const graph::Graph& graph, const Parameters& parameters, const program::Sharding& sharding, int self, int participants,
-                              Mailbox& mailbox, base::ThreadPool& pool) {
+base::Status exchange_updates(const graph::Graph& graph, const Parameters& parameters, const program::Sharding& sharding, int self,
+                              int participants, Mailbox& mailbox, base::ThreadPool& pool) {
   const auto& chunks = sharding.chunks;
   const auto channels = [&](std::size_t i, int taker) { return program::fresh_channels(graph, sharding, chunks[i], taker); };
   const auto take_round = [&](std::size_t begin, std::size_t end) -> base::Status {
@@ -147,7 +149,8 @@ base::Status exchange_updates(const graph::Graph& graph, const Parameters& param
     std::map<std::pair<Index, Index>, std::vector<int>> takers;  // by channels
     for (int to = 1; to < participants && chunks[i].owner == self; ++to)
       if (const Range some = channels(i, to); to != self && !some.empty()) takers[{some.begin, some.end}].push_back(to);
-    for (const auto& [some, those] : takers) TESSERA_TRY(Fresh(graph, parameters, chunks[i], {some.first, some.second}, i).send(those, mailbox, pool));
+    for (const auto& [some, those] : takers)
+      TESSERA_TRY(Fresh(graph, parameters, chunks[i], {some.first, some.second}, i).send(those, mailbox, pool));
     return {};
   };
   // A round leaves before the one before it is waited for, so that there is always something on the way.

@@ -46,7 +46,7 @@ std::vector<float> momentum_of(const Parameters& parameters, const program::Shar
 
 // After every owner has made its update: sends the new values of this participant's chunks to the other workers that read
 // them and takes theirs. The coordinator sends only, since it updates everything itself.
-[[nodiscard]] base::Status exchange_updates(const graph::Graph& graph, const Parameters& parameters, const program::Sharding& sharding, int self,
-                                            int participants, Mailbox& mailbox, base::ThreadPool& pool);
+[[nodiscard]] base::Status exchange_updates(const graph::Graph& graph, const Parameters& parameters, const program::Sharding& sharding,
+                                            int self, int participants, Mailbox& mailbox, base::ThreadPool& pool);
 
 }  // namespace tessera::exec

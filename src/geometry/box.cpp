@@ -42,8 +42,8 @@ std::vector<Box> subtract(const Box& box, const std::vector<Box>& holes) {
 }
 
 std::string to_string(const Box& box) {
-  return fmt::format("[{},{})x[{},{})x[{},{})x[{},{})", box.n.begin, box.n.end, box.c.begin, box.c.end, box.y.begin,
-                     box.y.end, box.x.begin, box.x.end);
+  return fmt::format("[{},{})x[{},{})x[{},{})x[{},{})", box.n.begin, box.n.end, box.c.begin, box.c.end, box.y.begin, box.y.end, box.x.begin,
+                     box.x.end);
 }
 
 }  // namespace tessera::geometry

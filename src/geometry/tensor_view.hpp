@@ -13,8 +13,7 @@ struct View {
   Box box;
 
   Index offset(Index n, Index c, Index y, Index x) const {
-    return (((n - box.n.begin) * box.c.size() + (c - box.c.begin)) * box.y.size() + (y - box.y.begin)) * box.x.size() +
-           (x - box.x.begin);
+    return (((n - box.n.begin) * box.c.size() + (c - box.c.begin)) * box.y.size() + (y - box.y.begin)) * box.x.size() + (x - box.x.begin);
   }
   T& at(Index n, Index c, Index y, Index x) const { return data[offset(n, c, y, x)]; }
   operator View<const T>() const { return {data, box}; }

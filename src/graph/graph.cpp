@@ -10,7 +10,7 @@ using base::ErrorCode;
 namespace {
 
 constexpr std::array<const char*, 7> kKindNames = {"input", "convolutional", "maxpool", "route", "shortcut", "upsample", "reorg"};
-constexpr Index kLargestSide = 1 << 20;     // refuses nonsense from a file or a peer before it is multiplied
+constexpr Index kLargestSide = 1 << 20;      // refuses nonsense from a file or a peer before it is multiplied
 constexpr Index kLargestTensor = 1ll << 40;  // elements
 
 template <typename... Args>
@@ -122,7 +122,8 @@ base::Status validate(const Graph& graph) {
   for (int node = 0; node < graph.size(); ++node) {
     const Layer& layer = graph[node];
     if (!shape_is_sane(layer.out)) return bad(node, layer, "impossible shape {}x{}x{}", layer.out.x, layer.out.y, layer.out.c);
-    if (layer.kernel < 1 || layer.stride < 1 || layer.pad < 0 || layer.kernel > kLargestSide || layer.stride > kLargestSide || layer.pad > kLargestSide)
+    if (layer.kernel < 1 || layer.stride < 1 || layer.pad < 0 || layer.kernel > kLargestSide || layer.stride > kLargestSide ||
+        layer.pad > kLargestSide)
       return bad(node, layer, "impossible size {}, stride {} or padding {}", layer.kernel, layer.stride, layer.pad);
     if ((layer.kind == LayerKind::kInput) != (node < graph.first_layer())) return bad(node, layer, "inputs must come first");
     const std::size_t inputs = layer.inputs.size();
@@ -132,16 +133,25 @@ base::Status validate(const Graph& graph) {
       if (input < 0 || input >= node) return bad(node, layer, "reads node {}, which does not come before it", input);
     base::Status status;
     switch (layer.kind) {
-      case LayerKind::kInput: break;
-      case LayerKind::kConvolutional: status = validate_window(graph, node); break;
+      case LayerKind::kInput:
+        break;
+      case LayerKind::kConvolutional:
+        status = validate_window(graph, node);
+        break;
       case LayerKind::kMaxpool:
         if (layer.kernel > 15) return bad(node, layer, "size {} is larger than 15", layer.kernel);
         status = validate_window(graph, node);
         break;
-      case LayerKind::kRoute: status = validate_route(graph, node); break;
-      case LayerKind::kShortcut: status = validate_shortcut(graph, node); break;
+      case LayerKind::kRoute:
+        status = validate_route(graph, node);
+        break;
+      case LayerKind::kShortcut:
+        status = validate_shortcut(graph, node);
+        break;
       case LayerKind::kUpsample:
-      case LayerKind::kReorg: status = validate_factor(graph, node); break;
+      case LayerKind::kReorg:
+        status = validate_factor(graph, node);
+        break;
     }
     TESSERA_TRY(status);
   }
@@ -151,10 +161,22 @@ base::Status validate(const Graph& graph) {
 nlohmann::json to_json(const Graph& graph) {
   auto layers = nlohmann::json::array();
   for (const Layer& l : graph.layers)
-    layers.push_back({{"kind", to_string(l.kind)}, {"source", l.source}, {"inputs", l.inputs}, {"out", {l.out.c, l.out.y, l.out.x}},
-                      {"kernel", l.kernel}, {"stride", l.stride}, {"pad", l.pad}, {"batch_normalize", l.batch_normalize},
-                      {"activation", l.activation}, {"alpha", l.alpha}, {"beta", l.beta}, {"scale", l.scale},
-                      {"reverse", l.reverse}, {"learning_rate_scale", l.learning_rate_scale}, {"delivered", l.delivered}, {"backward", l.backward}});
+    layers.push_back({{"kind", to_string(l.kind)},
+                      {"source", l.source},
+                      {"inputs", l.inputs},
+                      {"out", {l.out.c, l.out.y, l.out.x}},
+                      {"kernel", l.kernel},
+                      {"stride", l.stride},
+                      {"pad", l.pad},
+                      {"batch_normalize", l.batch_normalize},
+                      {"activation", l.activation},
+                      {"alpha", l.alpha},
+                      {"beta", l.beta},
+                      {"scale", l.scale},
+                      {"reverse", l.reverse},
+                      {"learning_rate_scale", l.learning_rate_scale},
+                      {"delivered", l.delivered},
+                      {"backward", l.backward}});
   return {{"layers", layers}};
 }
 

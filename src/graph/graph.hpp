@@ -15,7 +15,7 @@ using geometry::Index;
 using geometry::Shape;
 
 enum class LayerKind {
-  kInput,          // a tensor made outside the range: the network's input or an earlier layer's output
+  kInput,  // a tensor made outside the range: the network's input or an earlier layer's output
   kConvolutional,
   kMaxpool,
   kRoute,
@@ -39,12 +39,12 @@ struct Layer {
   int stride = 1;
   int pad = 0;
 
-  bool batch_normalize = false;        // convolutional
-  std::string activation = "linear";   // convolutional, shortcut; Darknet's names
-  float alpha = 1, beta = 1;           // shortcut
-  float scale = 1;                     // upsample
-  bool reverse = false;                // reorg from channels to space
-  float learning_rate_scale = 1;       // convolutional; Darknet's `learning_rate` of a layer
+  bool batch_normalize = false;       // convolutional
+  std::string activation = "linear";  // convolutional, shortcut; Darknet's names
+  float alpha = 1, beta = 1;          // shortcut
+  float scale = 1;                    // upsample
+  bool reverse = false;               // reorg from channels to space
+  float learning_rate_scale = 1;      // convolutional; Darknet's `learning_rate` of a layer
 
   // Used by layers after the range, which read its output and add to its delta.
   bool delivered = false;
@@ -82,8 +82,8 @@ std::vector<std::vector<Use>> uses(const Graph& graph);
 // from the last layer to the first and adds every consumer's part to a tensor's delta, except that a 1×1 convolution
 // (gemm with beta 0) and a reorg overwrite it, so parts added before are lost (convolutional_layer.c, reorg_layer.c).
 struct DeltaSources {
-  std::vector<Use> uses;           // by descending layer: the order in which parts are added
-  bool external = false;           // delivered, and not overwritten by a consumer inside the range
+  std::vector<Use> uses;             // by descending layer: the order in which parts are added
+  bool external = false;             // delivered, and not overwritten by a consumer inside the range
   bool overwrites_external = false;  // for kInput: the part from this range replaces what is there
 };
 DeltaSources delta_sources(const Graph& graph, const std::vector<Use>& uses_of_node, int node);

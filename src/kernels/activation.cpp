@@ -9,11 +9,20 @@ namespace tessera::kernels {
 namespace {
 
 constexpr std::array<std::pair<Activation, std::string_view>, 14> kNames{{
-    {Activation::kLogistic, "logistic"}, {Activation::kLoggy, "loggy"}, {Activation::kRelu, "relu"},
-    {Activation::kElu, "elu"},           {Activation::kRelie, "relie"}, {Activation::kPlse, "plse"},
-    {Activation::kHardtan, "hardtan"},   {Activation::kLhtan, "lhtan"}, {Activation::kLinear, "linear"},
-    {Activation::kRamp, "ramp"},         {Activation::kLeaky, "leaky"}, {Activation::kTanh, "tanh"},
-    {Activation::kStair, "stair"},       {Activation::kSelu, "selu"},
+    {Activation::kLogistic, "logistic"},
+    {Activation::kLoggy, "loggy"},
+    {Activation::kRelu, "relu"},
+    {Activation::kElu, "elu"},
+    {Activation::kRelie, "relie"},
+    {Activation::kPlse, "plse"},
+    {Activation::kHardtan, "hardtan"},
+    {Activation::kLhtan, "lhtan"},
+    {Activation::kLinear, "linear"},
+    {Activation::kRamp, "ramp"},
+    {Activation::kLeaky, "leaky"},
+    {Activation::kTanh, "tanh"},
+    {Activation::kStair, "stair"},
+    {Activation::kSelu, "selu"},
 }};
 
 }  // namespace

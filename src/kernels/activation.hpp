@@ -8,7 +8,20 @@
 namespace tessera::kernels {
 
 enum class Activation {
-  kLogistic, kLoggy, kRelu, kElu, kRelie, kPlse, kHardtan, kLhtan, kLinear, kRamp, kLeaky, kTanh, kStair, kSelu,
+  kLogistic,
+  kLoggy,
+  kRelu,
+  kElu,
+  kRelie,
+  kPlse,
+  kHardtan,
+  kLhtan,
+  kLinear,
+  kRamp,
+  kLeaky,
+  kTanh,
+  kStair,
+  kSelu,
 };
 
 // Name as in a cfg ("leaky"). An unknown name is an error; Darknet itself silently takes relu then.

@@ -70,20 +70,34 @@ inline float slope_as(float y) {
 template <typename Body>
 decltype(auto) with_activation(Activation activation, Body&& body) {
   switch (activation) {
-    case Activation::kLogistic: return body.template operator()<Activation::kLogistic>();
-    case Activation::kLoggy: return body.template operator()<Activation::kLoggy>();
-    case Activation::kRelu: return body.template operator()<Activation::kRelu>();
-    case Activation::kElu: return body.template operator()<Activation::kElu>();
-    case Activation::kRelie: return body.template operator()<Activation::kRelie>();
-    case Activation::kPlse: return body.template operator()<Activation::kPlse>();
-    case Activation::kHardtan: return body.template operator()<Activation::kHardtan>();
-    case Activation::kLhtan: return body.template operator()<Activation::kLhtan>();
-    case Activation::kLinear: return body.template operator()<Activation::kLinear>();
-    case Activation::kRamp: return body.template operator()<Activation::kRamp>();
-    case Activation::kLeaky: return body.template operator()<Activation::kLeaky>();
-    case Activation::kTanh: return body.template operator()<Activation::kTanh>();
-    case Activation::kStair: return body.template operator()<Activation::kStair>();
-    case Activation::kSelu: return body.template operator()<Activation::kSelu>();
+    case Activation::kLogistic:
+      return body.template operator()<Activation::kLogistic>();
+    case Activation::kLoggy:
+      return body.template operator()<Activation::kLoggy>();
+    case Activation::kRelu:
+      return body.template operator()<Activation::kRelu>();
+    case Activation::kElu:
+      return body.template operator()<Activation::kElu>();
+    case Activation::kRelie:
+      return body.template operator()<Activation::kRelie>();
+    case Activation::kPlse:
+      return body.template operator()<Activation::kPlse>();
+    case Activation::kHardtan:
+      return body.template operator()<Activation::kHardtan>();
+    case Activation::kLhtan:
+      return body.template operator()<Activation::kLhtan>();
+    case Activation::kLinear:
+      return body.template operator()<Activation::kLinear>();
+    case Activation::kRamp:
+      return body.template operator()<Activation::kRamp>();
+    case Activation::kLeaky:
+      return body.template operator()<Activation::kLeaky>();
+    case Activation::kTanh:
+      return body.template operator()<Activation::kTanh>();
+    case Activation::kStair:
+      return body.template operator()<Activation::kStair>();
+    case Activation::kSelu:
+      return body.template operator()<Activation::kSelu>();
   }
   base::fail_check(__FILE__, __LINE__, "known activation", fmt::format("activation={}", static_cast<int>(activation)));
 }

@@ -63,8 +63,10 @@ void merge_into(ChannelMoments& sum, const ChannelMoments& part) {
 // Partial results of pieces of planes, in an order that depends on the box only.
 struct Pieces {
   explicit Pieces(const Box& box)
-      : box(box), rows(std::max<Index>(1, kCellsPerTask / std::max<Index>(1, box.x.size()))),
-        per_plane((box.y.size() + rows - 1) / rows), count(box.n.size() * box.c.size() * per_plane) {}
+      : box(box),
+        rows(std::max<Index>(1, kCellsPerTask / std::max<Index>(1, box.x.size()))),
+        per_plane((box.y.size() + rows - 1) / rows),
+        count(box.n.size() * box.c.size() * per_plane) {}
 
   // Pieces of one channel are neighbours, so that summing them is a walk in order.
   template <typename Body>
@@ -104,8 +106,8 @@ struct Affine {
 void moments(ConstFloatView x, const Box& box, std::span<ChannelMoments> out, base::ThreadPool& pool) {
   std::fill(out.begin(), out.end(), ChannelMoments{});
   if (box.empty()) return;
-  TESSERA_CHECK(x.box.contains(box) && box.c.begin >= 0 && box.c.end <= static_cast<Index>(out.size()),
-                "view={} box={} channels={}", to_string(x.box), to_string(box), out.size());
+  TESSERA_CHECK(x.box.contains(box) && box.c.begin >= 0 && box.c.end <= static_cast<Index>(out.size()), "view={} box={} channels={}",
+                to_string(x.box), to_string(box), out.size());
   const Pieces pieces(box);
   std::vector<ChannelMoments> partial(static_cast<std::size_t>(pieces.count));
   const bool adjacent = rows_adjacent(box, x);
@@ -121,8 +123,7 @@ void moments(ConstFloatView x, const Box& box, std::span<ChannelMoments> out, ba
   });
   for (Index c = 0; c < box.c.size(); ++c)
     for (Index piece = 0; piece < pieces.per_channel(); ++piece)
-      merge_into(out[static_cast<std::size_t>(box.c.begin + c)],
-                 partial[static_cast<std::size_t>(c * pieces.per_channel() + piece)]);
+      merge_into(out[static_cast<std::size_t>(box.c.begin + c)], partial[static_cast<std::size_t>(c * pieces.per_channel() + piece)]);
 }
 
 void merge_moments(std::span<const ChannelMoments> parts, std::span<ChannelMoments> out) {
@@ -131,8 +132,7 @@ void merge_moments(std::span<const ChannelMoments> parts, std::span<ChannelMomen
   for (std::size_t i = 0; i < parts.size(); ++i) merge_into(out[i % out.size()], parts[i]);
 }
 
-void finish_moments(std::span<const ChannelMoments> total, float* mean, float* variance, float* rolling_mean,
-                    float* rolling_variance) {
+void finish_moments(std::span<const ChannelMoments> total, float* mean, float* variance, float* rolling_mean, float* rolling_variance) {
   for (std::size_t c = 0; c < total.size(); ++c) {
     mean[c] = static_cast<float>(total[c].mean);
     variance[c] = static_cast<float>(total[c].m2 / (total[c].count - 1));
@@ -141,11 +141,9 @@ void finish_moments(std::span<const ChannelMoments> total, float* mean, float* v
   }
 }
 
-void normalize_activate(ConstFloatView x, const NormParameters& parameters, FloatView y, const Box& box,
-                        base::ThreadPool& pool) {
+void normalize_activate(ConstFloatView x, const NormParameters& parameters, FloatView y, const Box& box, base::ThreadPool& pool) {
   if (box.empty()) return;
-  TESSERA_CHECK(x.box.contains(box) && y.box.contains(box), "x={} y={} box={}", to_string(x.box), to_string(y.box),
-                to_string(box));
+  TESSERA_CHECK(x.box.contains(box) && y.box.contains(box), "x={} y={} box={}", to_string(x.box), to_string(y.box), to_string(box));
   const auto run = [&](Index n, Index c, Index row, Index length) {
     normalize_activate_cells(&x.at(n, c, row, box.x.begin), parameters, c, &y.at(n, c, row, box.x.begin), length);
   };
@@ -155,20 +153,19 @@ void normalize_activate(ConstFloatView x, const NormParameters& parameters, Floa
 void normalize_activate_cells(const float* x, const NormParameters& parameters, Index c, float* y, Index count) {
   const Affine affine(parameters, c);
   with_activation(parameters.activation, [&]<Activation A>() {
-    // No __restrict: in place is allowed. Each cell depends on its own input only, which is all ivdep promises.
+  // No __restrict: in place is allowed. Each cell depends on its own input only, which is all ivdep promises.
 #pragma GCC ivdep
     for (Index i = 0; i < count; ++i) y[i] = activate_as<A>(affine(x[i]));
   });
 }
 
-void activation_delta_sums(FloatView delta, ConstFloatView x, const NormParameters& parameters, const Box& box,
-                           const Box& owned, std::span<ChannelSums> sums, base::ThreadPool& pool) {
+void activation_delta_sums(FloatView delta, ConstFloatView x, const NormParameters& parameters, const Box& box, const Box& owned,
+                           std::span<ChannelSums> sums, base::ThreadPool& pool) {
   std::fill(sums.begin(), sums.end(), ChannelSums{});
   if (box.empty()) return;
-  TESSERA_CHECK(delta.box.contains(box) && x.box.contains(box) && box.contains(owned) &&
-                    box.c.end <= static_cast<Index>(sums.size()),
-                "delta={} x={} box={} owned={} channels={}", to_string(delta.box), to_string(x.box), to_string(box),
-                to_string(owned), sums.size());
+  TESSERA_CHECK(delta.box.contains(box) && x.box.contains(box) && box.contains(owned) && box.c.end <= static_cast<Index>(sums.size()),
+                "delta={} x={} box={} owned={} channels={}", to_string(delta.box), to_string(x.box), to_string(box), to_string(owned),
+                sums.size());
   with_activation(parameters.activation, [&]<Activation A>() {
     for (const Box& rest : geometry::subtract(box, owned)) {
       const auto run = [&](Index n, Index c, Index row, Index length) {
@@ -232,8 +229,8 @@ void merge_sums(std::span<const ChannelSums> parts, std::span<ChannelSums> out) 
   }
 }
 
-void normalize_delta(FloatView delta, ConstFloatView x, const NormParameters& parameters,
-                     std::span<const ChannelSums> total, double count, const Box& box, base::ThreadPool& pool) {
+void normalize_delta(FloatView delta, ConstFloatView x, const NormParameters& parameters, std::span<const ChannelSums> total, double count,
+                     const Box& box, base::ThreadPool& pool) {
   if (box.empty()) return;
   TESSERA_CHECK(delta.box.contains(box) && x.box.contains(box) && box.c.end <= static_cast<Index>(total.size()),
                 "delta={} x={} box={} channels={}", to_string(delta.box), to_string(x.box), to_string(box), total.size());
@@ -254,8 +251,7 @@ void normalize_delta(FloatView delta, ConstFloatView x, const NormParameters& pa
   for_runs(box, pool, run, delta, x);
 }
 
-void add_norm_gradients(std::span<const ChannelSums> sums, const float* variance, float* scale_gradient,
-                        float* bias_gradient) {
+void add_norm_gradients(std::span<const ChannelSums> sums, const float* variance, float* scale_gradient, float* bias_gradient) {
   for (std::size_t c = 0; c < sums.size(); ++c) {
     scale_gradient[c] += static_cast<float>(sums[c].delta_x / (std::sqrt(static_cast<double>(variance[c])) + 1e-6));
     bias_gradient[c] += static_cast<float>(sums[c].delta);
@@ -285,8 +281,8 @@ void activation_delta(FloatView delta, ConstFloatView y, Activation activation, 
   if (box.empty()) return;
   TESSERA_CHECK(delta.box.contains(box) && y.box.contains(box) && box.contains(owned) &&
                     (sums.empty() || box.c.end <= static_cast<Index>(sums.size())),
-                "delta={} y={} box={} owned={} channels={}", to_string(delta.box), to_string(y.box), to_string(box),
-                to_string(owned), sums.size());
+                "delta={} y={} box={} owned={} channels={}", to_string(delta.box), to_string(y.box), to_string(box), to_string(owned),
+                sums.size());
   with_activation(activation, [&]<Activation A>() {
     if (A != Activation::kLinear) {
       const auto run = [&](Index n, Index c, Index row, Index length) {

@@ -48,32 +48,29 @@ void merge_moments(std::span<const ChannelMoments> parts, std::span<ChannelMomen
 
 // mean and variance as Darknet defines them, and its rolling averages: rolling = 0.99 rolling + 0.01 new. rolling_*
 // may both be null.
-void finish_moments(std::span<const ChannelMoments> total, float* mean, float* variance, float* rolling_mean,
-                    float* rolling_variance);
+void finish_moments(std::span<const ChannelMoments> total, float* mean, float* variance, float* rolling_mean, float* rolling_variance);
 
 // y[box] = activation(scale * x_norm + bias). y may be x itself (same data and box).
-void normalize_activate(ConstFloatView x, const NormParameters& parameters, FloatView y, const Box& box,
-                        base::ThreadPool& pool);
+void normalize_activate(ConstFloatView x, const NormParameters& parameters, FloatView y, const Box& box, base::ThreadPool& pool);
 
 // The same for `count` cells of channel c that lie one after the other, in the caller's thread.
 void normalize_activate_cells(const float* x, const NormParameters& parameters, Index c, float* y, Index count);
 
 // delta[box] *= activation'(y), y recomputed from x; sums[c] (all channels) = sums over the cells of `owned`, a part
 // of box (may be empty). One pass.
-void activation_delta_sums(FloatView delta, ConstFloatView x, const NormParameters& parameters, const Box& box,
-                           const Box& owned, std::span<ChannelSums> sums, base::ThreadPool& pool);
+void activation_delta_sums(FloatView delta, ConstFloatView x, const NormParameters& parameters, const Box& box, const Box& owned,
+                           std::span<ChannelSums> sums, base::ThreadPool& pool);
 
 // Device order, layout as merge_moments.
 void merge_sums(std::span<const ChannelSums> parts, std::span<ChannelSums> out);
 
 // delta[box]: from dL/d(scale * x_norm + bias) to dL/dx. `total` are the merged sums, `count` the cells of one channel
 // over the whole batch and map.
-void normalize_delta(FloatView delta, ConstFloatView x, const NormParameters& parameters,
-                     std::span<const ChannelSums> total, double count, const Box& box, base::ThreadPool& pool);
+void normalize_delta(FloatView delta, ConstFloatView x, const NormParameters& parameters, std::span<const ChannelSums> total, double count,
+                     const Box& box, base::ThreadPool& pool);
 
 // scale_gradient[c] += Σ δ x_norm (of the forward formula); bias_gradient[c] += Σ δ. `sums`: a device's own or merged.
-void add_norm_gradients(std::span<const ChannelSums> sums, const float* variance, float* scale_gradient,
-                        float* bias_gradient);
+void add_norm_gradients(std::span<const ChannelSums> sums, const float* variance, float* scale_gradient, float* bias_gradient);
 
 // bias_gradient[c] += Σ δ, for layers without batch norm.
 void add_bias_gradients(std::span<const ChannelSums> sums, float* bias_gradient);

@@ -75,13 +75,11 @@ class Convolution {
   // some when the layer is cut along c and the caller adds up the partial results. compute: box of the input.
   // delta_out holds the output windows of compute.y and compute.x. Darknet's own 1x1 layers overwrite: the caller
   // passes accumulate = false for them.
-  virtual void backward_data(ConstFloatView delta_out, const float* weights, FloatView delta_in, const Box& compute,
-                             bool accumulate) = 0;
+  virtual void backward_data(ConstFloatView delta_out, const float* weights, FloatView delta_in, const Box& compute, bool accumulate) = 0;
 
   // gradient[delta_box.c][in_c][kernel][kernel] += sum over the cells of delta_box (box of the output; `gradient` begins
   // with the filter delta_box.c.begin). input holds all channels and the input windows of delta_box.
-  virtual void backward_weights(ConstFloatView input, ConstFloatView delta_out, const Box& delta_box,
-                                float* gradient) = 0;
+  virtual void backward_weights(ConstFloatView input, ConstFloatView delta_out, const Box& delta_box, float* gradient) = 0;
 
   // To be called after the values behind a `weights` pointer changed (update, load): packed copies are dropped.
   virtual void weights_changed() = 0;

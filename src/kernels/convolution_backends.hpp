@@ -10,8 +10,7 @@ namespace tessera::kernels {
 
 // Preconditions of the three passes, checked by every backend with the box named in the message.
 void check_forward(const ConvolutionShape& shape, const ConstFloatView& input, const FloatView& output, const Box& compute);
-void check_backward_data(const ConvolutionShape& shape, const ConstFloatView& delta_out, const FloatView& delta_in,
-                         const Box& compute);
+void check_backward_data(const ConvolutionShape& shape, const ConstFloatView& delta_out, const FloatView& delta_in, const Box& compute);
 void check_backward_weights(const ConvolutionShape& shape, const ConstFloatView& input, const ConstFloatView& delta_out,
                             const Box& delta_box);
 

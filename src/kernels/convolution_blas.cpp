@@ -39,9 +39,9 @@ struct Matrix {
 
 void multiply(bool transpose_a, bool transpose_b, Index m, Index n, Index k, Matrix a, Matrix b, bool accumulate, float* c,
               Index c_stride) {
-  cblas_sgemm(CblasRowMajor, transpose_a ? CblasTrans : CblasNoTrans, transpose_b ? CblasTrans : CblasNoTrans,
-              static_cast<int>(m), static_cast<int>(n), static_cast<int>(k), 1, a.data, static_cast<int>(a.stride), b.data,
-              static_cast<int>(b.stride), accumulate ? 1.f : 0.f, c, static_cast<int>(c_stride));
+  cblas_sgemm(CblasRowMajor, transpose_a ? CblasTrans : CblasNoTrans, transpose_b ? CblasTrans : CblasNoTrans, static_cast<int>(m),
+              static_cast<int>(n), static_cast<int>(k), 1, a.data, static_cast<int>(a.stride), b.data, static_cast<int>(b.stride),
+              accumulate ? 1.f : 0.f, c, static_cast<int>(c_stride));
 }
 
 Index plane(const Box& box) { return box.y.size() * box.x.size(); }
@@ -73,8 +73,13 @@ Range part_of(Range whole, Index part, Index parts) {
 class BlasConvolution final : public Convolution {
  public:
   BlasConvolution(Backend backend, const ConvolutionShape& shape, base::ThreadPool& pool, Scratch& scratch)
-      : Convolution(shape), backend_(backend), pool_(pool), scratch_(scratch), taps_(shape.kernel * shape.kernel),
-        depth_(shape.in_c * taps_), plain_(columns_are_input(shape)) {}
+      : Convolution(shape),
+        backend_(backend),
+        pool_(pool),
+        scratch_(scratch),
+        taps_(shape.kernel * shape.kernel),
+        depth_(shape.in_c * taps_),
+        plain_(columns_are_input(shape)) {}
 
   void forward(ConstFloatView input, const float* weights, FloatView output, const Box& compute) override {
     if (compute.empty()) return;
@@ -90,8 +95,7 @@ class BlasConvolution final : public Convolution {
     });
   }
 
-  void backward_data(ConstFloatView delta_out, const float* weights, FloatView delta_in, const Box& compute,
-                     bool accumulate) override {
+  void backward_data(ConstFloatView delta_out, const float* weights, FloatView delta_in, const Box& compute, bool accumulate) override {
     if (compute.empty()) return;
     check_backward_data(shape_, delta_out, delta_in, compute);
     const Range filters = delta_out.box.c;
@@ -125,8 +129,7 @@ class BlasConvolution final : public Convolution {
       float* memory = take(per_thread);
       const Index parts = std::min<Index>(shape_.in_c, pool_.size());
       pool_.parallel_for(parts, [&](std::ptrdiff_t part, int thread) {
-        gradient_block(input, delta_out, delta_box, rows, part_of({0, shape_.in_c}, part, parts), gradient,
-                       memory + thread * per_thread);
+        gradient_block(input, delta_out, delta_box, rows, part_of({0, shape_.in_c}, part, parts), gradient, memory + thread * per_thread);
       });
       return;
     }
@@ -137,8 +140,7 @@ class BlasConvolution final : public Convolution {
     pool_.parallel_for(shares, [&](std::ptrdiff_t share, int thread) {
       float* sum = sums + share * aligned(size);
       std::fill(sum, sum + size, 0.f);
-      gradient_block(input, delta_out, delta_box, part_of(rows, share, shares), {0, shape_.in_c}, sum,
-                     memory + thread * per_thread);
+      gradient_block(input, delta_out, delta_box, part_of(rows, share, shares), {0, shape_.in_c}, sum, memory + thread * per_thread);
     });
     for (Index share = 0; share < shares; ++share) {
       const float* __restrict sum = sums + share * aligned(size);
@@ -196,8 +198,7 @@ class BlasConvolution final : public Convolution {
         row = block % cut.per_sample * cut.rows;
         rows = box.y.size();
       }
-      body(first + row, first + std::min(row + cut.rows, rows), part_of(box.c, task % cut.parts, cut.parts),
-           memory + thread * per_thread);
+      body(first + row, first + std::min(row + cut.rows, rows), part_of(box.c, task % cut.parts, cut.parts), memory + thread * per_thread);
     });
   }
 
@@ -214,8 +215,8 @@ class BlasConvolution final : public Convolution {
 
   // target[rows of the block] (+)= left · source. Neither is copied where its rows are adjacent. The block lies in one
   // sample, so there is one piece.
-  static void plain_block(bool transpose, Matrix left, const ConstFloatView& source, Range depth, const FloatView& target,
-                          Range channels, const Box& compute, Index begin, Index end, bool accumulate, float* memory) {
+  static void plain_block(bool transpose, Matrix left, const ConstFloatView& source, Range depth, const FloatView& target, Range channels,
+                          const Box& compute, Index begin, Index end, bool accumulate, float* memory) {
     for_pieces(compute, begin, end, [&](Index n, Index y, Index rows, Index) {
       const Index cells = rows * compute.x.size();
       Matrix right{memory, cells};
@@ -237,8 +238,8 @@ class BlasConvolution final : public Convolution {
     });
   }
 
-  void forward_block(const ConstFloatView& input, const float* weights, const FloatView& output, const Box& compute,
-                     Index begin, Index end, Range filters, float* memory) const {
+  void forward_block(const ConstFloatView& input, const float* weights, const FloatView& output, const Box& compute, Index begin, Index end,
+                     Range filters, float* memory) const {
     const Index cells = (end - begin) * compute.x.size();
     float* result = memory + columns_floats(shape_.in_c, cells);
     Index result_stride = cells;
@@ -255,8 +256,8 @@ class BlasConvolution final : public Convolution {
       for_pieces(compute, begin, end, [&](Index n, Index y, Index rows, Index cell) {
         gather_columns(shape_, input, n, channels, y, rows, compute.x, memory + cell, cells);
       });
-      multiply(false, false, filters.size(), cells, channels.size() * taps_,
-               {weights + filters.begin * depth_ + c * taps_, depth_}, {memory, cells}, c > 0, result, result_stride);
+      multiply(false, false, filters.size(), cells, channels.size() * taps_, {weights + filters.begin * depth_ + c * taps_, depth_},
+               {memory, cells}, c > 0, result, result_stride);
     }
     if (direct) return;
     for_pieces(compute, begin, end, [&](Index n, Index y, Index rows, Index cell) {
@@ -275,8 +276,8 @@ class BlasConvolution final : public Convolution {
   }
 
   // `compute` is one sample and the channels of one task.
-  void backward_data_sample(const ConstFloatView& delta_out, const float* weights, const FloatView& delta_in,
-                            const Box& compute, bool accumulate, float* memory) const {
+  void backward_data_sample(const ConstFloatView& delta_out, const float* weights, const FloatView& delta_in, const Box& compute,
+                            bool accumulate, float* memory) const {
     const Index n = compute.n.begin;
     const Range x = output_window(shape_, compute.x, shape_.out_x()), y = output_window(shape_, compute.y, shape_.out_y());
     const Range filters = delta_out.box.c;
@@ -302,8 +303,8 @@ class BlasConvolution final : public Convolution {
         } else {
           gather_rows(delta_out, n, filters, row, rows, x, memory + columns_floats(compute.c.size(), cells), cells);
         }
-        multiply(true, false, channels.size() * taps_, cells, filters.size(),
-                 {weights + filters.begin * depth_ + c * taps_, depth_}, right, false, memory, cells);
+        multiply(true, false, channels.size() * taps_, cells, filters.size(), {weights + filters.begin * depth_ + c * taps_, depth_}, right,
+                 false, memory, cells);
         scatter_columns(shape_, memory, cells, delta_in, n, channels, row, rows, x, compute);
       }
       clear_until(compute.y.end);
@@ -316,8 +317,8 @@ class BlasConvolution final : public Convolution {
   }
 
   // gradient[filters of box][channels] += the product over rows `rows` of the box; `gradient` starts at box.c.begin.
-  void gradient_block(const ConstFloatView& input, const ConstFloatView& delta_out, const Box& box, Range rows,
-                      Range channels, float* gradient, float* memory) const {
+  void gradient_block(const ConstFloatView& input, const ConstFloatView& delta_out, const Box& box, Range rows, Range channels,
+                      float* gradient, float* memory) const {
     const Index width = box.x.size(), most = std::max<Index>(1, kMinCells / width);
     const bool merge = plane(box) < kFewCells;
     const Index at_once = channels_at_once(std::max(kMinCells, width));

@@ -15,8 +15,8 @@ Range outputs_reading(const ConvolutionShape& shape, Range out, Index place, Ran
 
 }  // namespace
 
-void gather_columns(const ConvolutionShape& shape, const ConstFloatView& input, Index n, Range channels, Index y, Index rows,
-                    Range x, float* columns, Index stride) {
+void gather_columns(const ConvolutionShape& shape, const ConstFloatView& input, Index n, Range channels, Index y, Index rows, Range x,
+                    float* columns, Index stride) {
   const Index width = x.size();
   for (Index c = channels.begin; c < channels.end; ++c)
     for (int ky = 0; ky < shape.kernel; ++ky)
@@ -43,8 +43,8 @@ void gather_columns(const ConvolutionShape& shape, const ConstFloatView& input, 
       }
 }
 
-void scatter_columns(const ConvolutionShape& shape, const float* columns, Index stride, const FloatView& delta_in, Index n,
-                     Range channels, Index y, Index rows, Range x, const Box& compute) {
+void scatter_columns(const ConvolutionShape& shape, const float* columns, Index stride, const FloatView& delta_in, Index n, Range channels,
+                     Index y, Index rows, Range x, const Box& compute) {
   const Index width = x.size();
   for (Index c = channels.begin; c < channels.end; ++c)
     for (int ky = 0; ky < shape.kernel; ++ky)
@@ -66,8 +66,7 @@ void scatter_columns(const ConvolutionShape& shape, const float* columns, Index 
       }
 }
 
-void gather_rows(const ConstFloatView& source, Index n, Range channels, Index y, Index rows, Range x, float* matrix,
-                 Index stride) {
+void gather_rows(const ConstFloatView& source, Index n, Range channels, Index y, Index rows, Range x, float* matrix, Index stride) {
   for (Index c = channels.begin; c < channels.end; ++c, matrix += stride)
     for (Index row = 0; row < rows; ++row) {
       const float* cells = &source.at(n, c, y + row, x.begin);
@@ -75,8 +74,8 @@ void gather_rows(const ConstFloatView& source, Index n, Range channels, Index y,
     }
 }
 
-void scatter_rows(const float* matrix, Index stride, const FloatView& target, Index n, Range channels, Index y, Index rows,
-                  Range x, bool accumulate) {
+void scatter_rows(const float* matrix, Index stride, const FloatView& target, Index n, Range channels, Index y, Index rows, Range x,
+                  bool accumulate) {
   const Index width = x.size();
   for (Index c = channels.begin; c < channels.end; ++c, matrix += stride)
     for (Index row = 0; row < rows; ++row) {

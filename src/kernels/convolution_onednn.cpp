@@ -32,7 +32,11 @@ std::size_t bytes_of(const dnnl::memory::desc& desc) { return align_up(desc.get_
 class OnednnConvolution final : public Convolution {
  public:
   OnednnConvolution(const ConvolutionShape& shape, base::ThreadPool& pool, Scratch& scratch, bool keep_packed)
-      : Convolution(shape), pool_(pool), scratch_(scratch), keep_packed_(keep_packed), taps_(shape.kernel * shape.kernel),
+      : Convolution(shape),
+        pool_(pool),
+        scratch_(scratch),
+        keep_packed_(keep_packed),
+        taps_(shape.kernel * shape.kernel),
         primitives_(shape) {}
 
   void forward(ConstFloatView input, const float* weights, FloatView output, const Box& compute) override {
@@ -57,8 +61,7 @@ class OnednnConvolution final : public Convolution {
     });
   }
 
-  void backward_data(ConstFloatView delta_out, const float* weights, FloatView delta_in, const Box& compute,
-                     bool accumulate) override {
+  void backward_data(ConstFloatView delta_out, const float* weights, FloatView delta_in, const Box& compute, bool accumulate) override {
     if (compute.empty()) return;
     check_backward_data(shape_, delta_out, delta_in, compute);
     const Range filters = delta_out.box.c;
@@ -115,7 +118,8 @@ class OnednnConvolution final : public Convolution {
         gradient_piece(call, static_cast<std::size_t>(i), input, delta_out, to, own);
     });
     for (Index share = 0; share < shares; ++share) {
-      const auto* __restrict sum = reinterpret_cast<const float*>(memory + static_cast<std::size_t>(share) * own_bytes + call.thread_bytes());
+      const auto* __restrict sum =
+          reinterpret_cast<const float*>(memory + static_cast<std::size_t>(share) * own_bytes + call.thread_bytes());
       for (Index i = 0; i < size; ++i) gradient[i] += sum[i];
     }
   }
@@ -131,8 +135,7 @@ class OnednnConvolution final : public Convolution {
     if (!work.forward.empty()) add(plan(cut(shape_, Pass::kForward, work.forward, all_in, work.forward.c, 1, pool_.size())));
     if (!work.backward_data.empty())
       add(plan(cut(shape_, Pass::kBackwardData, work.backward_data, work.backward_data.c, all_out, 1, pool_.size())));
-    if (!work.backward_weights.empty())
-      bytes = std::max(bytes, threads() * plan_gradient(work.backward_weights).thread_bytes());
+    if (!work.backward_weights.empty()) bytes = std::max(bytes, threads() * plan_gradient(work.backward_weights).thread_bytes());
     return bytes;
   }
 
@@ -150,8 +153,8 @@ class OnednnConvolution final : public Convolution {
   // The blocks of one call with their primitives, and the memory they need.
   struct Call {
     std::vector<Piece> pieces;
-    std::vector<const Prepared*> prepared;      // null for pieces that see only padding
-    std::vector<dnnl::memory::desc> layouts;    // the weight layouts in use, nearly always one
+    std::vector<const Prepared*> prepared;    // null for pieces that see only padding
+    std::vector<dnnl::memory::desc> layouts;  // the weight layouts in use, nearly always one
     std::size_t image_bytes = 0, output_bytes = 0, weight_bytes = 0, scratchpad_bytes = 0, packed_bytes = 0;
 
     std::size_t thread_bytes() const { return image_bytes + output_bytes + scratchpad_bytes + weight_bytes; }
@@ -216,8 +219,8 @@ class OnednnConvolution final : public Convolution {
       const Range channels{blocks * part / result.parts * kChannelBlock,
                            std::min(shape_.in_c, blocks * (part + 1) / result.parts * kChannelBlock)};
       // A part's blocks are done one after the other; blocks to be shared out suit the threads.
-      result.calls.push_back(plan(cut(shape_, Pass::kBackwardWeights, box, channels, box.c, kGradientShare,
-                                      result.parts > 1 ? 1 : pool_.size())));
+      result.calls.push_back(
+          plan(cut(shape_, Pass::kBackwardWeights, box, channels, box.c, kGradientShare, result.parts > 1 ? 1 : pool_.size())));
     }
     if (result.parts == 1 && pool_.size() > 1) result.sum_bytes = align_up(static_cast<std::size_t>(size) * sizeof(float));
     return result;
@@ -241,7 +244,8 @@ class OnednnConvolution final : public Convolution {
 
   // Filters and input channels of a weight array; `values` points to the first of them.
   Plain plain_weights(const float* values, Range filters, Range channels) const {
-    return {{const_cast<float*>(values), {filters.size(), channels.size(), shape_.kernel, shape_.kernel},
+    return {{const_cast<float*>(values),
+             {filters.size(), channels.size(), shape_.kernel, shape_.kernel},
              {shape_.in_c * taps_, taps_, shape_.kernel}}};
   }
   Index weight_offset(Index filter, Index channel) const { return (filter * shape_.in_c + channel) * taps_; }
@@ -317,9 +321,8 @@ class OnednnConvolution final : public Convolution {
         memory += bytes_of(layout);
         continue;
       }
-      auto kept = std::find_if(kept_.begin(), kept_.end(), [&](const Kept& k) {
-        return k.filters == filters && k.channels == channels && k.layout == layout;
-      });
+      auto kept = std::find_if(kept_.begin(), kept_.end(),
+                               [&](const Kept& k) { return k.filters == filters && k.channels == channels && k.layout == layout; });
       if (kept == kept_.end()) kept = kept_.insert(kept_.end(), Kept{filters, channels, layout, {}, false});
       by_layout.push_back(in(layout, kept->memory.take(bytes_of(layout))));
       if (!kept->current) pack_layout(values, by_layout.back());
@@ -364,7 +367,8 @@ class OnednnConvolution final : public Convolution {
     std::vector<FilterPart> result;
     for (Index part = 0; part < parts; ++part) {
       const Range filters{blocks * part / parts * kPackedFilters, blocks * (part + 1) / parts * kPackedFilters};
-      const auto some = layout.submemory_desc({filters.size(), values.sizes[1], values.sizes[2], values.sizes[3]}, {filters.begin, 0, 0, 0}, true);
+      const auto some =
+          layout.submemory_desc({filters.size(), values.sizes[1], values.sizes[2], values.sizes[3]}, {filters.begin, 0, 0, 0}, true);
       if (some.is_zero()) return whole;
       result.push_back({filters, some});
     }

@@ -19,16 +19,14 @@ class ReferenceConvolution final : public Convolution {
             for (int ky = 0; ky < shape_.kernel; ++ky)
               for (int kx = 0; kx < shape_.kernel; ++kx) {
                 const Index in_y = y * shape_.stride - shape_.pad + ky, in_x = x * shape_.stride - shape_.pad + kx;
-                if (in_image(in_y, in_x))
-                  sum += static_cast<double>(weights[weight(k, c, ky, kx)]) * input.at(n, c, in_y, in_x);
+                if (in_image(in_y, in_x)) sum += static_cast<double>(weights[weight(k, c, ky, kx)]) * input.at(n, c, in_y, in_x);
               }
           output.at(n, k, y, x) = static_cast<float>(sum);
         }
     });
   }
 
-  void backward_data(ConstFloatView delta_out, const float* weights, FloatView delta_in, const Box& compute,
-                     bool accumulate) override {
+  void backward_data(ConstFloatView delta_out, const float* weights, FloatView delta_in, const Box& compute, bool accumulate) override {
     if (compute.empty()) return;
     check_backward_data(shape_, delta_out, delta_in, compute);
     for_planes(compute, [&](Index n, Index c) {
@@ -61,8 +59,7 @@ class ReferenceConvolution final : public Convolution {
               for (Index y = delta_box.y.begin; y < delta_box.y.end; ++y)
                 for (Index x = delta_box.x.begin; x < delta_box.x.end; ++x) {
                   const Index in_y = y * shape_.stride - shape_.pad + ky, in_x = x * shape_.stride - shape_.pad + kx;
-                  if (in_image(in_y, in_x))
-                    sum += static_cast<double>(delta_out.at(n, k, y, x)) * input.at(n, c, in_y, in_x);
+                  if (in_image(in_y, in_x)) sum += static_cast<double>(delta_out.at(n, k, y, x)) * input.at(n, c, in_y, in_x);
                 }
             gradient[weight(index, c, ky, kx)] += static_cast<float>(sum);
           }
@@ -76,15 +73,12 @@ class ReferenceConvolution final : public Convolution {
 
  private:
   bool in_image(Index y, Index x) const { return y >= 0 && y < shape_.in_y && x >= 0 && x < shape_.in_x; }
-  Index weight(Index k, Index c, Index ky, Index kx) const {
-    return ((k * shape_.in_c + c) * shape_.kernel + ky) * shape_.kernel + kx;
-  }
+  Index weight(Index k, Index c, Index ky, Index kx) const { return ((k * shape_.in_c + c) * shape_.kernel + ky) * shape_.kernel + kx; }
 
   template <typename Body>
   void for_planes(const Box& box, const Body& body) {
-    pool_.parallel_for(box.n.size() * box.c.size(), [&](std::ptrdiff_t plane, int) {
-      body(box.n.begin + plane / box.c.size(), box.c.begin + plane % box.c.size());
-    });
+    pool_.parallel_for(box.n.size() * box.c.size(),
+                       [&](std::ptrdiff_t plane, int) { body(box.n.begin + plane / box.c.size(), box.c.begin + plane % box.c.size()); });
   }
 
   base::ThreadPool& pool_;

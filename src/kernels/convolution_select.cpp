@@ -85,8 +85,10 @@ std::vector<std::pair<ConvolutionShape, int>> by_work(std::span<const Convolutio
   for (const ConvolutionShape& layer : layers) {
     if (columns_are_input(layer)) continue;
     const auto known = std::find_if(distinct.begin(), distinct.end(), [&](const auto& entry) { return entry.first == layer; });
-    if (known != distinct.end()) ++known->second;
-    else distinct.push_back({layer, 1});
+    if (known != distinct.end())
+      ++known->second;
+    else
+      distinct.push_back({layer, 1});
   }
   const auto work = [](const auto& entry) {
     return entry.second * entry.first.weight_elements() * entry.first.out_y() * entry.first.out_x();
@@ -121,7 +123,8 @@ std::string cpu_model() {
 }
 
 std::string cache_key(std::span<const ConvolutionShape> layers, bool training, int threads) {
-  std::string key = fmt::format("{} |{} threads | {} | {} | {}", cpu_model(), threads, blas_version(), onednn_version(), training ? "training" : "inference");
+  std::string key = fmt::format("{} |{} threads | {} | {} | {}", cpu_model(), threads, blas_version(), onednn_version(),
+                                training ? "training" : "inference");
   for (const auto& l : layers) key += fmt::format(" | {}x{}x{} {} {}/{}/{}", l.in_x, l.in_y, l.in_c, l.out_c, l.kernel, l.stride, l.pad);
   return key;
 }

@@ -8,9 +8,7 @@
 namespace tessera::kernels {
 namespace {
 
-void check_holds(const Box& view, const Box& box) {
-  TESSERA_CHECK(view.contains(box), "view={} box={}", to_string(view), to_string(box));
-}
+void check_holds(const Box& view, const Box& box) { TESSERA_CHECK(view.contains(box), "view={} box={}", to_string(view), to_string(box)); }
 
 Box shift_channels(Box box, Index by) { return {box.n, {box.c.begin + by, box.c.end + by}, box.y, box.x}; }
 
@@ -32,9 +30,7 @@ void fill(FloatView view, const Box& box, float value, base::ThreadPool& pool) {
   for_runs(box, pool, run, view);
 }
 
-void copy(ConstFloatView source, FloatView target, const Box& box, base::ThreadPool& pool) {
-  route_forward(source, 0, target, box, pool);
-}
+void copy(ConstFloatView source, FloatView target, const Box& box, base::ThreadPool& pool) { route_forward(source, 0, target, box, pool); }
 
 void add(ConstFloatView source, FloatView target, const Box& box, float factor, base::ThreadPool& pool) {
   if (box.empty()) return;
@@ -49,8 +45,7 @@ void add(ConstFloatView source, FloatView target, const Box& box, float factor, 
 }
 
 void pack(ConstFloatView source, const Box& box, std::span<std::byte> bytes, base::ThreadPool& pool) {
-  TESSERA_CHECK(bytes.size() == static_cast<std::size_t>(box.elements()) * sizeof(float), "bytes={} box={}", bytes.size(),
-                to_string(box));
+  TESSERA_CHECK(bytes.size() == static_cast<std::size_t>(box.elements()) * sizeof(float), "bytes={} box={}", bytes.size(), to_string(box));
   if (box.empty()) return;
   check_holds(source.box, box);
   const auto run = [&](Index n, Index c, Index y, Index length) {
@@ -61,8 +56,7 @@ void pack(ConstFloatView source, const Box& box, std::span<std::byte> bytes, bas
 }
 
 void unpack(std::span<const std::byte> bytes, FloatView target, const Box& box, base::ThreadPool& pool) {
-  TESSERA_CHECK(bytes.size() == static_cast<std::size_t>(box.elements()) * sizeof(float), "bytes={} box={}", bytes.size(),
-                to_string(box));
+  TESSERA_CHECK(bytes.size() == static_cast<std::size_t>(box.elements()) * sizeof(float), "bytes={} box={}", bytes.size(), to_string(box));
   if (box.empty()) return;
   check_holds(target.box, box);
   const auto run = [&](Index n, Index c, Index y, Index length) {
@@ -73,8 +67,7 @@ void unpack(std::span<const std::byte> bytes, FloatView target, const Box& box, 
 }
 
 void unpack_add(std::span<const std::byte> bytes, FloatView target, const Box& box, base::ThreadPool& pool) {
-  TESSERA_CHECK(bytes.size() == static_cast<std::size_t>(box.elements()) * sizeof(float), "bytes={} box={}", bytes.size(),
-                to_string(box));
+  TESSERA_CHECK(bytes.size() == static_cast<std::size_t>(box.elements()) * sizeof(float), "bytes={} box={}", bytes.size(), to_string(box));
   if (box.empty()) return;
   check_holds(target.box, box);
   const auto run = [&](Index n, Index c, Index y, Index length) {
@@ -111,8 +104,7 @@ void route_backward(ConstFloatView delta_out, Index channel_offset, FloatView de
   }
 }
 
-void upsample_forward(const UpsampleShape& shape, ConstFloatView input, FloatView output, const Box& box,
-                      base::ThreadPool& pool) {
+void upsample_forward(const UpsampleShape& shape, ConstFloatView input, FloatView output, const Box& box, base::ThreadPool& pool) {
   if (box.empty()) return;
   check_holds(output.box, box);
   const Index stride = shape.stride;
@@ -133,8 +125,8 @@ void upsample_forward(const UpsampleShape& shape, ConstFloatView input, FloatVie
   });
 }
 
-void upsample_backward(const UpsampleShape& shape, ConstFloatView delta_out, FloatView delta_in, const Box& box,
-                       bool accumulate, base::ThreadPool& pool) {
+void upsample_backward(const UpsampleShape& shape, ConstFloatView delta_out, FloatView delta_in, const Box& box, bool accumulate,
+                       base::ThreadPool& pool) {
   if (box.empty()) return;
   check_holds(delta_in.box, box);
   const Index stride = shape.stride;

@@ -48,15 +48,15 @@ struct ShortcutShape {
 Box shortcut_from_box(const ShortcutShape& shape, const Box& out_box);
 Box shortcut_out_box(const ShortcutShape& shape, const Box& from_box);
 // output[box]; input holds box, from holds shortcut_from_box(box). output may be input (same data). No activation.
-void shortcut_forward(const ShortcutShape& shape, ConstFloatView input, ConstFloatView from, FloatView output,
-                      const Box& box, base::ThreadPool& pool);
+void shortcut_forward(const ShortcutShape& shape, ConstFloatView input, ConstFloatView from, FloatView output, const Box& box,
+                      base::ThreadPool& pool);
 // delta_in[box] += (accumulate) or = alpha * delta_out, on every cell as Darknet does, also those that forward did not
 // scale.
-void shortcut_backward_input(const ShortcutShape& shape, ConstFloatView delta_out, FloatView delta_in, const Box& box,
-                             bool accumulate, base::ThreadPool& pool);
+void shortcut_backward_input(const ShortcutShape& shape, ConstFloatView delta_out, FloatView delta_in, const Box& box, bool accumulate,
+                             base::ThreadPool& pool);
 // delta_from[box] += beta * delta_out at the paired cells; cells without a pair get 0 when not accumulating.
-void shortcut_backward_from(const ShortcutShape& shape, ConstFloatView delta_out, FloatView delta_from, const Box& box,
-                            bool accumulate, base::ThreadPool& pool);
+void shortcut_backward_from(const ShortcutShape& shape, ConstFloatView delta_out, FloatView delta_from, const Box& box, bool accumulate,
+                            base::ThreadPool& pool);
 
 // Upsample (upsample_layer.c): out(y, x) = scale * in(y / stride, x / stride); backward sums the stride x stride cells.
 // reverse (stride < 0 in a cfg): out(y, x) = scale * sum of in's stride x stride cells; backward spreads. Upstream's
@@ -66,10 +66,9 @@ struct UpsampleShape {
   float scale = 1;
   bool reverse = false;
 };
-void upsample_forward(const UpsampleShape& shape, ConstFloatView input, FloatView output, const Box& box,
-                      base::ThreadPool& pool);
-void upsample_backward(const UpsampleShape& shape, ConstFloatView delta_out, FloatView delta_in, const Box& box,
-                       bool accumulate, base::ThreadPool& pool);
+void upsample_forward(const UpsampleShape& shape, ConstFloatView input, FloatView output, const Box& box, base::ThreadPool& pool);
+void upsample_backward(const UpsampleShape& shape, ConstFloatView delta_out, FloatView delta_in, const Box& box, bool accumulate,
+                       base::ThreadPool& pool);
 
 // Reorg (reorg_layer.c, reorg_cpu, neither flatten nor extra): a permutation of each sample's memory. Darknet's layout
 // mixes rows and channels: neighbouring outputs come from far apart. Upstream's backward OVERWRITES the delta of its
@@ -95,7 +94,6 @@ Cell reorg_target(const ReorgShape& shape, Cell in);
 Box reorg_source_box(const ReorgShape& shape, const Box& out_box);
 Box reorg_target_box(const ReorgShape& shape, const Box& in_box);
 void reorg_forward(const ReorgShape& shape, ConstFloatView input, FloatView output, const Box& box, base::ThreadPool& pool);
-void reorg_backward(const ReorgShape& shape, ConstFloatView delta_out, FloatView delta_in, const Box& box,
-                    base::ThreadPool& pool);
+void reorg_backward(const ReorgShape& shape, ConstFloatView delta_out, FloatView delta_in, const Box& box, base::ThreadPool& pool);
 
 }  // namespace tessera::kernels

@@ -40,9 +40,7 @@ float largest(ConstFloatView source, const Box& box, base::ThreadPool& pool) {
   return std::bit_cast<float>(shared.load());
 }
 
-int exponent_for(float largest) {
-  return largest == 0 ? 0 : std::clamp(kTopExponent - std::ilogb(largest), kLeastExponent, kMostExponent);
-}
+int exponent_for(float largest) { return largest == 0 ? 0 : std::clamp(kTopExponent - std::ilogb(largest), kLeastExponent, kMostExponent); }
 
 // Where a run of cells lies in a message. Nothing there is aligned.
 std::size_t offset(const Box& box, Index n, Index c, Index y) {
@@ -52,9 +50,7 @@ std::size_t offset(const Box& box, Index n, Index c, Index y) {
 
 }  // namespace
 
-std::size_t half_message_bytes(const Box& box) {
-  return (1 + static_cast<std::size_t>(box.elements())) * sizeof(std::uint16_t);
-}
+std::size_t half_message_bytes(const Box& box) { return (1 + static_cast<std::size_t>(box.elements())) * sizeof(std::uint16_t); }
 
 void pack_half(ConstFloatView source, const Box& box, std::span<std::byte> bytes, base::ThreadPool& pool) {
   check(source.box, box, bytes.size());
@@ -69,15 +65,13 @@ void pack_half(ConstFloatView source, const Box& box, std::span<std::byte> bytes
     for (Index begin = 0; begin < length; begin += kChunk) {
       const Index count = std::min(kChunk, length - begin);
       for (Index i = 0; i < count; ++i) halves[i] = to_half(from[begin + i] * scale);
-      std::memcpy(to + static_cast<std::size_t>(begin) * sizeof *halves, halves,
-                  static_cast<std::size_t>(count) * sizeof *halves);
+      std::memcpy(to + static_cast<std::size_t>(begin) * sizeof *halves, halves, static_cast<std::size_t>(count) * sizeof *halves);
     }
   };
   for_runs(box, pool, run, source);
 }
 
-bool unpack_half(std::span<const std::byte> bytes, FloatView target, const Box& box, bool accumulate,
-                 base::ThreadPool& pool) {
+bool unpack_half(std::span<const std::byte> bytes, FloatView target, const Box& box, bool accumulate, base::ThreadPool& pool) {
   check(target.box, box, bytes.size());
   std::int16_t exponent;
   std::memcpy(&exponent, bytes.data(), sizeof exponent);

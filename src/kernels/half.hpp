@@ -48,7 +48,6 @@ void pack_half(ConstFloatView source, const Box& box, std::span<std::byte> bytes
 
 // target[box] = (or, accumulate, +=) the message. False, and nothing is written, when its exponent is none that pack_half()
 // gives. `bytes` has half_message_bytes(box).
-[[nodiscard]] bool unpack_half(std::span<const std::byte> bytes, FloatView target, const Box& box, bool accumulate,
-                               base::ThreadPool& pool);
+[[nodiscard]] bool unpack_half(std::span<const std::byte> bytes, FloatView target, const Box& box, bool accumulate, base::ThreadPool& pool);
 
 }  // namespace tessera::kernels

@@ -75,17 +75,14 @@ void exchange(const PlainCells& plain, Index group, float* groups) {
           for (Index x = 0; x < run; x += kTile) {
             // A last tile that is not full starts earlier where doing cells twice does no harm.
             const Index at = Exchange::kRepeatable && run >= kTile ? std::min(x, run - kTile) : x;
-            exchange_tile<Exchange>({row + at, plain.strides[1], groups + at * group + c, group}, high,
-                                    std::min(kTile, run - at));
+            exchange_tile<Exchange>({row + at, plain.strides[1], groups + at * group + c, group}, high, std::min(kTile, run - at));
           }
         }
 }
 
 }  // namespace
 
-void interleave(const PlainCells& plain, Index group, float* interleaved) {
-  exchange<Interleave>(plain, group, interleaved);
-}
+void interleave(const PlainCells& plain, Index group, float* interleaved) { exchange<Interleave>(plain, group, interleaved); }
 
 void deinterleave(const float* interleaved, Index group, const PlainCells& plain, bool add) {
   float* groups = const_cast<float*>(interleaved);  // shared with interleave(); only read here

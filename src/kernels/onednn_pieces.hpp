@@ -64,8 +64,16 @@ inline Piece make_piece(const ConvolutionShape& shape, Pass pass, const Box& who
   if (in_y.empty() || in_x.empty() || out_y.empty() || out_x.empty() || in_channels.empty() || out_channels.empty()) return piece;
   piece.image = {whole.n, in_channels, in_y, in_x};
   piece.output = {whole.n, out_channels, out_y, out_x};
-  piece.block = {pass, whole.n.size(), in_channels.size(), in_y.size(), in_x.size(), out_channels.size(), out_y.size(), out_x.size(),
-                 shape.pad + in_y.begin - out_y.begin * shape.stride, shape.pad + in_x.begin - out_x.begin * shape.stride};
+  piece.block = {pass,
+                 whole.n.size(),
+                 in_channels.size(),
+                 in_y.size(),
+                 in_x.size(),
+                 out_channels.size(),
+                 out_y.size(),
+                 out_x.size(),
+                 shape.pad + in_y.begin - out_y.begin * shape.stride,
+                 shape.pad + in_x.begin - out_x.begin * shape.stride};
   return piece;
 }
 

@@ -2,8 +2,8 @@
 // convolution_onednn.cpp.
 #pragma once
 
-#include <dnnl.hpp>
 #include <omp.h>
+#include <dnnl.hpp>
 
 #include <array>
 #include <list>
@@ -49,7 +49,8 @@ struct Prepared {
 // Plain cells of a view, or weights: out_c, in_c, ky, kx.
 struct Plain : PlainCells {
   dnnl::memory::desc desc() const {
-    return {{sizes[0], sizes[1], sizes[2], sizes[3]}, dnnl::memory::data_type::f32, dnnl::memory::dims{strides[0], strides[1], strides[2], 1}};
+    return {
+        {sizes[0], sizes[1], sizes[2], sizes[3]}, dnnl::memory::data_type::f32, dnnl::memory::dims{strides[0], strides[1], strides[2], 1}};
   }
 };
 
@@ -116,22 +117,23 @@ class Primitives {
     attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
     const auto direct = algorithm::convolution_direct;
     const dnnl::convolution_forward::primitive_desc forward(
-        {b.pass == Pass::kForward ? dnnl::prop_kind::forward_inference : dnnl::prop_kind::forward_training, direct, source, weights,
-         target, strides, low, high},
+        {b.pass == Pass::kForward ? dnnl::prop_kind::forward_inference : dnnl::prop_kind::forward_training, direct, source, weights, target,
+         strides, low, high},
         attributes, engine_);
     switch (b.pass) {
       case Pass::kForward:
         return {dnnl::convolution_forward(forward), forward.src_desc(), forward.weights_desc(), forward.dst_desc(),
                 forward.scratchpad_desc()};
       case Pass::kBackwardData: {
-        const dnnl::convolution_backward_data::primitive_desc d({direct, source, weights, target, strides, low, high}, attributes,
-                                                                engine_, forward);
+        const dnnl::convolution_backward_data::primitive_desc d({direct, source, weights, target, strides, low, high}, attributes, engine_,
+                                                                forward);
         return {dnnl::convolution_backward_data(d), d.diff_src_desc(), d.weights_desc(), d.diff_dst_desc(), d.scratchpad_desc()};
       }
-      case Pass::kBackwardWeights: break;
+      case Pass::kBackwardWeights:
+        break;
     }
-    const dnnl::convolution_backward_weights::primitive_desc d({direct, source, weights, target, strides, low, high}, attributes,
-                                                               engine_, forward);
+    const dnnl::convolution_backward_weights::primitive_desc d({direct, source, weights, target, strides, low, high}, attributes, engine_,
+                                                               forward);
     return {dnnl::convolution_backward_weights(d), d.src_desc(), d.diff_weights_desc(), d.diff_dst_desc(), d.scratchpad_desc()};
   }
 

@@ -16,9 +16,7 @@ Index ceil_divide(Index a, Index b) { return -floor_divide(-a, b); }
 
 // Selections by masks. Which cell wins is a coin toss, so that a branch, which compilers use for the cells that are left over
 // when a loop is vectorised, would be predicted wrongly half of the time.
-std::int32_t select(bool condition, std::int32_t yes, std::int32_t no) {
-  return no ^ ((no ^ yes) & -static_cast<std::int32_t>(condition));
-}
+std::int32_t select(bool condition, std::int32_t yes, std::int32_t no) { return no ^ ((no ^ yes) & -static_cast<std::int32_t>(condition)); }
 float value_if(bool condition, float value) {
   return std::bit_cast<float>(std::bit_cast<std::int32_t>(value) & -static_cast<std::int32_t>(condition));
 }
@@ -34,14 +32,13 @@ Range outputs_inside(const PoolShape& shape, Range out, Index d, Index in_size) 
 
 // Outputs of [out) whose whole window lies inside [0, in_size).
 Range outputs_within(const PoolShape& shape, Range out, Index in_size) {
-  const Range first = outputs_inside(shape, out, 0, in_size),
-              last = outputs_inside(shape, out, shape.size - 1, in_size);
+  const Range first = outputs_inside(shape, out, 0, in_size), last = outputs_inside(shape, out, shape.size - 1, in_size);
   return intersect(first, last);
 }
 
 // Any windows, clipped to the image; `place` may be null.
-void clipped_maximum(const PoolShape& shape, const ConstFloatView& input, Index n, Index c, Index y, Range x,
-                     float* best, std::uint8_t* place) {
+void clipped_maximum(const PoolShape& shape, const ConstFloatView& input, Index n, Index c, Index y, Range x, float* best,
+                     std::uint8_t* place) {
   const Range in_y = pool_input_window(shape, {y, y + 1}, shape.in_y);
   for (Index o = x.begin; o < x.end; ++o) {
     const Range in_x = pool_input_window(shape, {o, o + 1}, shape.in_x);
@@ -113,8 +110,8 @@ void window_maximum(const PoolShape& shape, const float* source, Index row, Inde
 // Gives each delta to the cell of its window row [i * size, (i + 1) * size) that won, if it is one of this row. A constant
 // size makes neighbouring stores contiguous for the compiler.
 template <int kSize, bool kAccumulate>
-void spread(int size, const float* __restrict delta, const std::uint8_t* __restrict place, std::int32_t first_place,
-            Index count, float* __restrict cells) {
+void spread(int size, const float* __restrict delta, const std::uint8_t* __restrict place, std::int32_t first_place, Index count,
+            float* __restrict cells) {
   const int width = kSize == 0 ? size : kSize;
   for (Index i = 0; i < count; ++i)
     for (int dx = 0; dx < width; ++dx) {
@@ -133,8 +130,8 @@ auto spread_of(int size) {
 
 // Windows that neither overlap nor leave gaps: each input cell belongs to one output at most, so that delta_in is
 // written in one sweep.
-void scatter_disjoint(const PoolShape& shape, const ConstFloatView& delta_out, const ConstIndexView& indices,
-                      const FloatView& delta_in, Index n, Index c, Index y, Index rows, Range x, bool accumulate) {
+void scatter_disjoint(const PoolShape& shape, const ConstFloatView& delta_out, const ConstIndexView& indices, const FloatView& delta_in,
+                      Index n, Index c, Index y, Index rows, Range x, bool accumulate) {
   const auto run = accumulate ? spread_of<true>(shape.size) : spread_of<false>(shape.size);
   const Range outs = pool_output_window(shape, x, shape.out_x());
   // Outputs whose whole window lies inside x, which is all but the first and the last.
@@ -156,20 +153,19 @@ void scatter_disjoint(const PoolShape& shape, const ConstFloatView& delta_out, c
     const auto add = [&](Index o) {
       const int dx = indices.at(n, c, out_y, o) - first_place;
       const Index in_x = window_begin(shape, o) + dx;
-      if (dx >= 0 && dx < shape.size && in_x >= x.begin && in_x < x.end)
-        target[in_x - x.begin] += delta_out.at(n, c, out_y, o);
+      if (dx >= 0 && dx < shape.size && in_x >= x.begin && in_x < x.end) target[in_x - x.begin] += delta_out.at(n, c, out_y, o);
     };
     for (Index o = outs.begin; o < whole.begin; ++o) add(o);
     for (Index o = whole.end; o < outs.end; ++o) add(o);
     if (inside > 0)
-      run(shape.size, &delta_out.at(n, c, out_y, whole.begin), &indices.at(n, c, out_y, whole.begin), first_place,
-          whole.size(), target + before);
+      run(shape.size, &delta_out.at(n, c, out_y, whole.begin), &indices.at(n, c, out_y, whole.begin), first_place, whole.size(),
+          target + before);
   }
 }
 
 // Windows at every cell (stride 1): each input cell collects from the outputs that see it, in their order.
-void gather_overlapping(const PoolShape& shape, const ConstFloatView& delta_out, const ConstIndexView& indices,
-                        const FloatView& delta_in, Index n, Index c, Index y, Index rows, Range x, bool accumulate) {
+void gather_overlapping(const PoolShape& shape, const ConstFloatView& delta_out, const ConstIndexView& indices, const FloatView& delta_in,
+                        Index n, Index c, Index y, Index rows, Range x, bool accumulate) {
   const Index shift = shape.pad / 2;
   for (Index row = y; row < y + rows; ++row) {
     float* target = &delta_in.at(n, c, row, x.begin);
@@ -191,8 +187,8 @@ void gather_overlapping(const PoolShape& shape, const ConstFloatView& delta_out,
   }
 }
 
-void scatter_plane(const PoolShape& shape, const ConstFloatView& delta_out, const ConstIndexView& indices,
-                   const FloatView& delta_in, Index n, Index c, const Box& compute, bool accumulate) {
+void scatter_plane(const PoolShape& shape, const ConstFloatView& delta_out, const ConstIndexView& indices, const FloatView& delta_in,
+                   Index n, Index c, const Box& compute, bool accumulate) {
   if (!accumulate)
     for (Index y = compute.y.begin; y < compute.y.end; ++y) {
       float* row = &delta_in.at(n, c, y, compute.x.begin);
@@ -204,16 +200,15 @@ void scatter_plane(const PoolShape& shape, const ConstFloatView& delta_out, cons
     for (Index x = out_x.begin; x < out_x.end; ++x) {
       const int place = indices.at(n, c, y, x);
       if (place == kNoWinner) continue;
-      const Index in_y = window_begin(shape, y) + place / shape.size,
-                  in_x = window_begin(shape, x) + place % shape.size;
+      const Index in_y = window_begin(shape, y) + place / shape.size, in_x = window_begin(shape, x) + place % shape.size;
       if (in_y < compute.y.begin || in_y >= compute.y.end || in_x < compute.x.begin || in_x >= compute.x.end) continue;
       delta_in.at(n, c, in_y, in_x) += delta_out.at(n, c, y, x);
     }
 }
 
 void check_shape(const PoolShape& shape) {
-  TESSERA_CHECK(shape.size >= 1 && shape.size <= kMaxPoolSize && shape.stride >= 1 && shape.pad >= 0,
-                "size={} stride={} pad={}", shape.size, shape.stride, shape.pad);
+  TESSERA_CHECK(shape.size >= 1 && shape.size <= kMaxPoolSize && shape.stride >= 1 && shape.pad >= 0, "size={} stride={} pad={}",
+                shape.size, shape.stride, shape.pad);
 }
 
 // The input cells that a box of the output sees.
@@ -233,7 +228,10 @@ void check_forward(const PoolShape& shape, const ConstFloatView& input, const Fl
 class RowMaxima {
  public:
   RowMaxima(const PoolShape& shape, const Box& box)
-      : shape_(shape), box_(box), whole_y_(outputs_within(shape, box.y, shape.in_y)), whole_x_(outputs_within(shape, box.x, shape.in_x)),
+      : shape_(shape),
+        box_(box),
+        whole_y_(outputs_within(shape, box.y, shape.in_y)),
+        whole_x_(outputs_within(shape, box.x, shape.in_x)),
         pairs_(shape.size == 2 && shape.stride <= 2 && whole_x_.size() >= kVector) {}
 
   // For operator(), one per thread.
@@ -273,17 +271,16 @@ class RowMaxima {
 
 Range pool_input_window(const PoolShape& shape, Range out, Index in_size) {
   if (out.empty()) return {};
-  const Range window = intersect(Range{window_begin(shape, out.begin), window_begin(shape, out.end - 1) + shape.size},
-                                 Range{0, in_size});
+  const Range window = intersect(Range{window_begin(shape, out.begin), window_begin(shape, out.end - 1) + shape.size}, Range{0, in_size});
   return window.empty() ? Range{} : window;
 }
 
 Range pool_output_window(const PoolShape& shape, Range in, Index out_size) {
   if (in.empty()) return {};
   const Index shift = shape.pad / 2;
-  const Range window = intersect(Range{ceil_divide(in.begin + shift - shape.size + 1, shape.stride),
-                                       floor_divide(in.end - 1 + shift, shape.stride) + 1},
-                                 Range{0, out_size});
+  const Range window =
+      intersect(Range{ceil_divide(in.begin + shift - shape.size + 1, shape.stride), floor_divide(in.end - 1 + shift, shape.stride) + 1},
+                Range{0, out_size});
   return window.empty() ? Range{} : window;
 }
 
@@ -317,8 +314,8 @@ void normalize_maxpool_forward(const PoolShape& shape, ConstFloatView x, const N
   });
 }
 
-void maxpool_backward(const PoolShape& shape, ConstFloatView delta_out, ConstIndexView indices, FloatView delta_in,
-                      const Box& compute, bool accumulate, base::ThreadPool& pool) {
+void maxpool_backward(const PoolShape& shape, ConstFloatView delta_out, ConstIndexView indices, FloatView delta_in, const Box& compute,
+                      bool accumulate, base::ThreadPool& pool) {
   if (compute.empty()) return;
   check_shape(shape);
   const Box needed{compute.n, compute.c, pool_output_window(shape, compute.y, shape.out_y()),
@@ -336,8 +333,8 @@ void maxpool_backward(const PoolShape& shape, ConstFloatView delta_out, ConstInd
   // Windows with overlaps or gaps: a plane is one task, so that additions to a cell happen in the same order on every run.
   const Index channels = compute.c.size();
   pool.parallel_for(compute.n.size() * channels, [&](std::ptrdiff_t plane, int) {
-    scatter_plane(shape, delta_out, indices, delta_in, compute.n.begin + plane / channels,
-                  compute.c.begin + plane % channels, compute, accumulate);
+    scatter_plane(shape, delta_out, indices, delta_in, compute.n.begin + plane / channels, compute.c.begin + plane % channels, compute,
+                  accumulate);
   });
 }
 

@@ -44,7 +44,7 @@ void normalize_maxpool_forward(const PoolShape& shape, ConstFloatView x, const N
 
 // delta_in[compute] = (accumulate: +=) the contributions of all outputs that see compute; delta_out and indices hold
 // those. Contributions to cells outside compute are left out.
-void maxpool_backward(const PoolShape& shape, ConstFloatView delta_out, ConstIndexView indices, FloatView delta_in,
-                      const Box& compute, bool accumulate, base::ThreadPool& pool);
+void maxpool_backward(const PoolShape& shape, ConstFloatView delta_out, ConstIndexView indices, FloatView delta_in, const Box& compute,
+                      bool accumulate, base::ThreadPool& pool);
 
 }  // namespace tessera::kernels

@@ -5,9 +5,7 @@
 namespace tessera::kernels {
 namespace {
 
-Cell cell_at(const Shape& shape, Index offset) {
-  return {offset / (shape.y * shape.x), offset / shape.x % shape.y, offset % shape.x};
-}
+Cell cell_at(const Shape& shape, Index offset) { return {offset / (shape.y * shape.x), offset / shape.x % shape.y, offset % shape.x}; }
 
 Index offset_of(const Shape& shape, Cell cell) { return (cell.c * shape.y + cell.y) * shape.x + cell.x; }
 
@@ -54,15 +52,13 @@ void permute(ConstFloatView source, FloatView target, const Box& box, const Map&
 }
 
 void check_shape(const ReorgShape& shape) {
-  TESSERA_CHECK(shape.valid(), "in={}x{}x{} stride={} reverse={}", shape.in.c, shape.in.y, shape.in.x, shape.stride,
-                shape.reverse);
+  TESSERA_CHECK(shape.valid(), "in={}x{}x{} stride={} reverse={}", shape.in.c, shape.in.y, shape.in.x, shape.stride, shape.reverse);
 }
 
 }  // namespace
 
 bool ReorgShape::valid() const {
-  return stride >= 1 && in.elements() > 0 && in.c % (stride * stride) == 0 &&
-         (reverse || (in.y % stride == 0 && in.x % stride == 0));
+  return stride >= 1 && in.elements() > 0 && in.c % (stride * stride) == 0 && (reverse || (in.y % stride == 0 && in.x % stride == 0));
 }
 
 Shape ReorgShape::out() const {
@@ -93,15 +89,16 @@ void reorg_forward(const ReorgShape& shape, ConstFloatView input, FloatView outp
   if (box.empty()) return;
   check_shape(shape);
   TESSERA_CHECK(output.box.contains(box), "output={} box={}", to_string(output.box), to_string(box));
-  permute(input, output, box, [&](Cell cell) { return reorg_source(shape, cell); }, pool);
+  permute(
+      input, output, box, [&](Cell cell) { return reorg_source(shape, cell); }, pool);
 }
 
-void reorg_backward(const ReorgShape& shape, ConstFloatView delta_out, FloatView delta_in, const Box& box,
-                    base::ThreadPool& pool) {
+void reorg_backward(const ReorgShape& shape, ConstFloatView delta_out, FloatView delta_in, const Box& box, base::ThreadPool& pool) {
   if (box.empty()) return;
   check_shape(shape);
   TESSERA_CHECK(delta_in.box.contains(box), "delta_in={} box={}", to_string(delta_in.box), to_string(box));
-  permute(delta_out, delta_in, box, [&](Cell cell) { return reorg_target(shape, cell); }, pool);
+  permute(
+      delta_out, delta_in, box, [&](Cell cell) { return reorg_target(shape, cell); }, pool);
 }
 
 }  // namespace tessera::kernels

@@ -22,9 +22,7 @@ Range pairs_in(Range range, Index step, Index count) {
   return range.empty() || pairs.empty() ? Range{} : pairs;
 }
 
-Range positions(Range pairs, Index step) {
-  return pairs.empty() ? Range{} : Range{pairs.begin * step, (pairs.end - 1) * step + 1};
-}
+Range positions(Range pairs, Index step) { return pairs.empty() ? Range{} : Range{pairs.begin * step, (pairs.end - 1) * step + 1}; }
 
 Box whole_or_empty(const Box& box) { return box.empty() ? Box{} : box; }
 
@@ -44,12 +42,11 @@ Box shortcut_out_box(const ShortcutShape& shape, const Box& from_box) {
                          positions(pairs_in(from_box.x, px.stride, px.count), px.sample)});
 }
 
-void shortcut_forward(const ShortcutShape& shape, ConstFloatView input, ConstFloatView from, FloatView output,
-                      const Box& box, base::ThreadPool& pool) {
+void shortcut_forward(const ShortcutShape& shape, ConstFloatView input, ConstFloatView from, FloatView output, const Box& box,
+                      base::ThreadPool& pool) {
   if (box.empty()) return;
   TESSERA_CHECK(input.box.contains(box) && output.box.contains(box) && from.box.contains(shortcut_from_box(shape, box)),
-                "input={} output={} from={} box={}", to_string(input.box), to_string(output.box), to_string(from.box),
-                to_string(box));
+                "input={} output={} from={} box={}", to_string(input.box), to_string(output.box), to_string(from.box), to_string(box));
   const Pairs py = pairs_y(shape), px = pairs_x(shape);
   const Range in_x = pairs_in(box.x, px.sample, px.count);
   for_rows(box, pool, [&](Index n, Index c, Index y, Index rows) {
@@ -62,24 +59,23 @@ void shortcut_forward(const ShortcutShape& shape, ConstFloatView input, ConstFlo
       const float* other = &from.at(n, c, row / py.sample * py.stride, in_x.begin * px.stride);
       target += in_x.begin * px.sample - box.x.begin;
       const Index count = in_x.size();
-      for (Index i = 0; i < count; ++i)
-        target[i * px.sample] = shape.alpha * target[i * px.sample] + shape.beta * other[i * px.stride];
+      for (Index i = 0; i < count; ++i) target[i * px.sample] = shape.alpha * target[i * px.sample] + shape.beta * other[i * px.stride];
     }
   });
 }
 
-void shortcut_backward_input(const ShortcutShape& shape, ConstFloatView delta_out, FloatView delta_in, const Box& box,
-                             bool accumulate, base::ThreadPool& pool) {
+void shortcut_backward_input(const ShortcutShape& shape, ConstFloatView delta_out, FloatView delta_in, const Box& box, bool accumulate,
+                             base::ThreadPool& pool) {
   if (box.empty()) return;
   if (!accumulate) fill(delta_in, box, 0, pool);
   add(delta_out, delta_in, box, shape.alpha, pool);
 }
 
-void shortcut_backward_from(const ShortcutShape& shape, ConstFloatView delta_out, FloatView delta_from, const Box& box,
-                            bool accumulate, base::ThreadPool& pool) {
+void shortcut_backward_from(const ShortcutShape& shape, ConstFloatView delta_out, FloatView delta_from, const Box& box, bool accumulate,
+                            base::ThreadPool& pool) {
   if (box.empty()) return;
-  TESSERA_CHECK(delta_from.box.contains(box) && delta_out.box.contains(shortcut_out_box(shape, box)),
-                "delta_from={} delta_out={} box={}", to_string(delta_from.box), to_string(delta_out.box), to_string(box));
+  TESSERA_CHECK(delta_from.box.contains(box) && delta_out.box.contains(shortcut_out_box(shape, box)), "delta_from={} delta_out={} box={}",
+                to_string(delta_from.box), to_string(delta_out.box), to_string(box));
   const Pairs py = pairs_y(shape), px = pairs_x(shape);
   const Range in_x = pairs_in(box.x, px.stride, px.count);
   for_rows(box, pool, [&](Index n, Index c, Index y, Index rows) {

@@ -10,8 +10,8 @@ namespace {
 constexpr std::ptrdiff_t kElementsPerTask = 65536;
 
 template <bool kDecay, bool kFresh>
-void update(const UpdateParameters& parameters, std::span<float> values, std::span<float> updates,
-            std::span<const float> gradient, base::ThreadPool& pool) {
+void update(const UpdateParameters& parameters, std::span<float> values, std::span<float> updates, std::span<const float> gradient,
+            base::ThreadPool& pool) {
   TESSERA_CHECK(updates.size() == values.size() && (!kFresh || gradient.size() == values.size()), "values={} updates={} gradient={}",
                 values.size(), updates.size(), gradient.size());
   const float decay = -parameters.decay * static_cast<float>(parameters.batch);
@@ -35,21 +35,23 @@ void update(const UpdateParameters& parameters, std::span<float> values, std::sp
 }
 
 template <bool kDecay>
-void update(const UpdateParameters& parameters, std::span<float> values, std::span<float> updates,
-            std::span<const float> gradient, base::ThreadPool& pool) {
-  if (gradient.empty()) update<kDecay, false>(parameters, values, updates, gradient, pool);
-  else update<kDecay, true>(parameters, values, updates, gradient, pool);
+void update(const UpdateParameters& parameters, std::span<float> values, std::span<float> updates, std::span<const float> gradient,
+            base::ThreadPool& pool) {
+  if (gradient.empty())
+    update<kDecay, false>(parameters, values, updates, gradient, pool);
+  else
+    update<kDecay, true>(parameters, values, updates, gradient, pool);
 }
 
 }  // namespace
 
-void update_weights(const UpdateParameters& parameters, std::span<float> weights, std::span<float> updates,
-                    std::span<const float> gradient, base::ThreadPool& pool) {
+void update_weights(const UpdateParameters& parameters, std::span<float> weights, std::span<float> updates, std::span<const float> gradient,
+                    base::ThreadPool& pool) {
   update<true>(parameters, weights, updates, gradient, pool);
 }
 
-void update_biases(const UpdateParameters& parameters, std::span<float> biases, std::span<float> updates,
-                   std::span<const float> gradient, base::ThreadPool& pool) {
+void update_biases(const UpdateParameters& parameters, std::span<float> biases, std::span<float> updates, std::span<const float> gradient,
+                   base::ThreadPool& pool) {
   update<false>(parameters, biases, updates, gradient, pool);
 }
 

@@ -17,11 +17,11 @@ struct UpdateParameters {
 // updates += gradient (updates holds the momentum-scaled history), updates -= decay * batch * weights,
 // weights += learning_rate / batch * updates, updates *= momentum. Bit-identical for any thread count, and for any
 // cut of the arrays into pieces. An empty gradient: it was added to updates already.
-void update_weights(const UpdateParameters& parameters, std::span<float> weights, std::span<float> updates,
-                    std::span<const float> gradient, base::ThreadPool& pool);
+void update_weights(const UpdateParameters& parameters, std::span<float> weights, std::span<float> updates, std::span<const float> gradient,
+                    base::ThreadPool& pool);
 
 // The same without decay: biases and batch-norm scales.
-void update_biases(const UpdateParameters& parameters, std::span<float> biases, std::span<float> updates,
-                   std::span<const float> gradient, base::ThreadPool& pool);
+void update_biases(const UpdateParameters& parameters, std::span<float> biases, std::span<float> updates, std::span<const float> gradient,
+                   base::ThreadPool& pool);
 
 }  // namespace tessera::kernels

@@ -40,14 +40,12 @@ void draw_grid(cv::Mat& canvas, const Axes& axes, bool precision) {
     cv::line(canvas, bottom, top, kGrid);
     write_text(canvas, fmt::format("{:.3g}", part * axes.ceiling), {8, left.y + 5}, kLossColour);
     write_text(canvas, fmt::format("{:.0f}", part * axes.iterations), {bottom.x - 15, bottom.y + 20}, kBlack, 0.4);
-    if (precision)
-      write_text(canvas, fmt::format("{:.0f}%", 100 * part), {right.x + 10, right.y + 5}, kPrecisionColour);
+    if (precision) write_text(canvas, fmt::format("{:.0f}%", 100 * part), {right.x + 10, right.y + 5}, kPrecisionColour);
   }
   cv::rectangle(canvas, axes.at(0, axes.ceiling), axes.at(axes.iterations, 0), kBlack);
 }
 
-void draw_curve(cv::Mat& canvas, const Axes& axes, const std::vector<ChartPoint>& points, const cv::Scalar& colour,
-                bool marked) {
+void draw_curve(cv::Mat& canvas, const Axes& axes, const std::vector<ChartPoint>& points, const cv::Scalar& colour, bool marked) {
   std::vector<cv::Point> curve;
   for (const ChartPoint& point : points) curve.push_back(axes.at(static_cast<double>(point.iteration), point.value));
   cv::polylines(canvas, curve, false, colour, marked ? 2 : 1, cv::LINE_AA);
@@ -71,8 +69,7 @@ base::Status put_in_place(const std::string& path, const std::vector<unsigned ch
 void thin(std::vector<ChartPoint>& points, std::size_t most) {
   if (points.size() <= most) return;
   std::size_t kept = 0;
-  for (std::size_t i = points.size() % 2 == 0 ? 1 : 0; i < points.size(); i += 2)
-    points[kept++] = points[i];  // the newest stays
+  for (std::size_t i = points.size() % 2 == 0 ? 1 : 0; i < points.size(); i += 2) points[kept++] = points[i];  // the newest stays
   points.resize(kept);
 }
 
@@ -100,15 +97,13 @@ base::Status write_chart(const ChartData& data, const std::string& path) {
   write_text(canvas, data.title, {kLeft, 30}, kBlack, 0.7);
   write_text(canvas, "iteration", {kWidth / 2 - 30, kHeight - 15}, kBlack);
   if (!data.loss.empty())
-    write_text(canvas, fmt::format("average loss {:.4g}", data.loss.back().value), {kWidth - 420, 30}, kLossColour,
-               0.6);
+    write_text(canvas, fmt::format("average loss {:.4g}", data.loss.back().value), {kWidth - 420, 30}, kLossColour, 0.6);
   if (!data.precision.empty())
-    write_text(canvas, fmt::format("{} {:.1f}%", data.precision_name, 100 * data.precision.back().value),
-               {kWidth - 190, 30}, kPrecisionColour, 0.6);
+    write_text(canvas, fmt::format("{} {:.1f}%", data.precision_name, 100 * data.precision.back().value), {kWidth - 190, 30},
+               kPrecisionColour, 0.6);
 
   std::vector<unsigned char> bytes;
-  if (!cv::imencode(".png", canvas, bytes))
-    return base::error(base::ErrorCode::kIo, "{}: OpenCV cannot encode PNG", path);
+  if (!cv::imencode(".png", canvas, bytes)) return base::error(base::ErrorCode::kIo, "{}: OpenCV cannot encode PNG", path);
   return put_in_place(path, bytes);
 }
 

@@ -14,8 +14,8 @@ std::string decimal(double value) {
 }
 
 std::string log_line(const IterationRecord& r) {
-  return fmt::format("{}: {:.6f}, {:.6f} avg loss, {} rate, {:.3f} seconds, {} images, {:.2f} hours left", r.iteration,
-                     r.loss, r.average_loss, decimal(r.rate), r.seconds, r.images, r.hours_left);
+  return fmt::format("{}: {:.6f}, {:.6f} avg loss, {} rate, {:.3f} seconds, {} images, {:.2f} hours left", r.iteration, r.loss,
+                     r.average_loss, decimal(r.rate), r.seconds, r.images, r.hours_left);
 }
 
 }  // namespace tessera::observe

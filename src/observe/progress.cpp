@@ -32,12 +32,11 @@ std::string bytes_text(double bytes) {
 
 std::string live_line(const Progress& p, int columns) {
   constexpr std::size_t kBar = 24;
-  const double done =
-      p.iterations > 0 ? std::min(1.0, static_cast<double>(p.iteration) / static_cast<double>(p.iterations)) : 0;
+  const double done = p.iterations > 0 ? std::min(1.0, static_cast<double>(p.iteration) / static_cast<double>(p.iterations)) : 0;
   const auto filled = static_cast<std::size_t>(done * kBar);
-  std::string line = fmt::format("[{}{}] {:.1f}%  {}/{}  {:.1f} images/s  {} left  loss {:.4g}",
-                                 std::string(filled, '#'), std::string(kBar - filled, '-'), 100 * done, p.iteration,
-                                 p.iterations, p.images_per_second, duration_text(p.seconds_left), p.loss);
+  std::string line =
+      fmt::format("[{}{}] {:.1f}%  {}/{}  {:.1f} images/s  {} left  loss {:.4g}", std::string(filled, '#'), std::string(kBar - filled, '-'),
+                  100 * done, p.iteration, p.iterations, p.images_per_second, duration_text(p.seconds_left), p.loss);
   if (p.best_map >= 0) line += fmt::format("  best mAP {:.1f}%", 100 * p.best_map);
   if (columns > 0 && line.size() > static_cast<std::size_t>(columns)) line.resize(static_cast<std::size_t>(columns));
   return line;
@@ -46,19 +45,18 @@ std::string live_line(const Progress& p, int columns) {
 std::string device_table(std::span<const DeviceReport> devices, double seconds) {
   std::size_t name_width = 6;
   for (const DeviceReport& device : devices) name_width = std::max(name_width, device.name.size());
-  std::string table = fmt::format("{:<{}}  {:>5}  {:>7}  {:>10}  {:>10}  {:>8}  {:>8}\n", "device", name_width, "busy",
-                                  "waiting", "sent/s", "received/s", "memory", "peak");
+  std::string table = fmt::format("{:<{}}  {:>5}  {:>7}  {:>10}  {:>10}  {:>8}  {:>8}\n", "device", name_width, "busy", "waiting", "sent/s",
+                                  "received/s", "memory", "peak");
   for (const DeviceReport& d : devices) {
     if (!d.alive) {
       table += fmt::format("{:<{}}  lost\n", d.name, name_width);
       continue;
     }
     const double per_second = seconds > 0 ? 1 / seconds : 0;
-    table += fmt::format(
-        "{:<{}}  {:>5}  {:>7}  {:>10}  {:>10}  {:>8}  {:>8}\n", d.name, name_width, share(d.busy_seconds, seconds),
-        share(d.waiting_seconds, seconds), bytes_text(static_cast<double>(d.sent_bytes) * per_second),
-        bytes_text(static_cast<double>(d.received_bytes) * per_second), bytes_text(static_cast<double>(d.memory_bytes)),
-        bytes_text(static_cast<double>(d.memory_peak_bytes)));
+    table += fmt::format("{:<{}}  {:>5}  {:>7}  {:>10}  {:>10}  {:>8}  {:>8}\n", d.name, name_width, share(d.busy_seconds, seconds),
+                         share(d.waiting_seconds, seconds), bytes_text(static_cast<double>(d.sent_bytes) * per_second),
+                         bytes_text(static_cast<double>(d.received_bytes) * per_second), bytes_text(static_cast<double>(d.memory_bytes)),
+                         bytes_text(static_cast<double>(d.memory_peak_bytes)));
   }
   return table;
 }

@@ -37,8 +37,10 @@ std::vector<Pattern> patterns(const Graph& graph) {
 
 void toggle(Marks& marks, int node) {
   const auto place = std::lower_bound(marks.begin(), marks.end(), node);
-  if (place != marks.end() && *place == node) marks.erase(place);
-  else marks.insert(place, node);
+  if (place != marks.end() && *place == node)
+    marks.erase(place);
+  else
+    marks.insert(place, node);
 }
 
 }  // namespace

@@ -48,9 +48,7 @@ std::vector<Box> cells_of(const Graph& graph, int node, Index batch, const Layou
   return boxes;
 }
 
-nlohmann::json box_json(const Box& b) {
-  return {b.n.begin, b.n.end, b.c.begin, b.c.end, b.y.begin, b.y.end, b.x.begin, b.x.end};
-}
+nlohmann::json box_json(const Box& b) { return {b.n.begin, b.n.end, b.c.begin, b.c.end, b.y.begin, b.y.end, b.x.begin, b.x.end}; }
 
 Box box_from(const nlohmann::json& json) {
   const auto v = json.get<std::array<Index, 8>>();
@@ -62,16 +60,16 @@ Box box_from(const nlohmann::json& json) {
 std::vector<int> forward_groups(const Plan& plan, const Graph& graph) {
   std::vector<int> groups(graph.layers.size(), -1);
   for (int node = graph.first_layer(); node < graph.size(); ++node)
-    groups[static_cast<std::size_t>(node)] = static_cast<int>(
-        std::upper_bound(plan.forward_starts.begin(), plan.forward_starts.end(), node) - plan.forward_starts.begin());
+    groups[static_cast<std::size_t>(node)] =
+        static_cast<int>(std::upper_bound(plan.forward_starts.begin(), plan.forward_starts.end(), node) - plan.forward_starts.begin());
   return groups;
 }
 
 std::vector<int> backward_groups(const Plan& plan, const Graph& graph) {
   std::vector<int> groups(graph.layers.size(), -1);
   for (int node = graph.first_layer(); node < graph.size(); ++node)
-    groups[static_cast<std::size_t>(node)] = static_cast<int>(
-        std::lower_bound(plan.backward_ends.begin(), plan.backward_ends.end(), node) - plan.backward_ends.begin());
+    groups[static_cast<std::size_t>(node)] =
+        static_cast<int>(std::lower_bound(plan.backward_ends.begin(), plan.backward_ends.end(), node) - plan.backward_ends.begin());
   return groups;
 }
 
@@ -101,7 +99,8 @@ base::Result<Plan> make_plan(const Graph& graph, Index batch, const Layout& layo
   if (layout.grid.cells() != layout.participants.size())
     return base::error(ErrorCode::kInvalidArgument, "a grid of {} cells for {} devices", layout.grid.cells(), layout.participants.size());
   const auto channels = layout.channel_nodes;
-  if (!channels.empty() && (channels.begin < graph.first_layer() || channels.end > graph.size() || layout.channel_shares.size() != layout.participants.size()))
+  if (!channels.empty() &&
+      (channels.begin < graph.first_layer() || channels.end > graph.size() || layout.channel_shares.size() != layout.participants.size()))
     return base::error(ErrorCode::kInvalidArgument, "layers outside the range, or for another number of devices, cut along channels");
   Plan plan;
   plan.batch = batch;
@@ -141,9 +140,15 @@ nlohmann::json to_json(const Plan& plan) {
     for (const Box& box : boxes) row.push_back(box_json(box));
     owned.push_back(row);
   }
-  return {{"batch", plan.batch}, {"participants", plan.participants}, {"owned", owned}, {"forward_starts", plan.forward_starts},
-          {"backward_ends", plan.backward_ends}, {"wire", plan.wire == WireType::kFloat16 ? "fp16" : "fp32"}, {"recompute", plan.recompute},
-          {"boundary_first", plan.boundary_first}, {"single_pass", plan.single_pass}};
+  return {{"batch", plan.batch},
+          {"participants", plan.participants},
+          {"owned", owned},
+          {"forward_starts", plan.forward_starts},
+          {"backward_ends", plan.backward_ends},
+          {"wire", plan.wire == WireType::kFloat16 ? "fp16" : "fp32"},
+          {"recompute", plan.recompute},
+          {"boundary_first", plan.boundary_first},
+          {"single_pass", plan.single_pass}};
 }
 
 base::Result<Plan> plan_from_json(const nlohmann::json& json, const Graph& graph) {

@@ -38,9 +38,7 @@ struct Plan {
   // An update follows every pass: no gradient is kept from one pass to the next, and those of weights live among the tensors.
   bool single_pass = false;
 
-  const Box& box(int node, int participant) const {
-    return owned[static_cast<std::size_t>(node)][static_cast<std::size_t>(participant)];
-  }
+  const Box& box(int node, int participant) const { return owned[static_cast<std::size_t>(node)][static_cast<std::size_t>(participant)]; }
   friend bool operator==(const Plan&, const Plan&) = default;
 };
 

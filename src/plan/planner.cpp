@@ -52,20 +52,25 @@ std::vector<Grid> useful(std::vector<Grid> grids, const Graph& graph) {
   return kept.empty() ? grids : kept;
 }
 
-base::Result<std::vector<Grid>> candidate_grids(const Graph& graph, Index batch, const LayoutRequest& request, const std::vector<Device>& devices) {
+base::Result<std::vector<Grid>> candidate_grids(const Graph& graph, Index batch, const LayoutRequest& request,
+                                                const std::vector<Device>& devices) {
   const int count = static_cast<int>(devices.size());
   if (request.rows == 0 && request.columns == 0) return useful(factorisations(count, batch), graph);
   const Grid grid{request.rows, request.columns, request.samples};
   if (grid.rows < 1 || grid.columns < 1 || grid.samples < 1)
     return base::error(ErrorCode::kInvalidArgument, "grid {} is impossible; use grid = auto or ROWSxCOLUMNS", to_string(grid));
   if (grid.samples > batch)
-    return base::error(ErrorCode::kInvalidArgument, "grid {} cuts a batch into {} parts, but it has {} sample{} (batch / subdivisions); use grid = auto or {}",
+    return base::error(ErrorCode::kInvalidArgument,
+                       "grid {} cuts a batch into {} parts, but it has {} sample{} (batch / subdivisions); use grid = auto or {}",
                        to_string(grid), grid.samples, batch, batch == 1 ? "" : "s", to_string(Grid{1, count, 1}));
   if (grid.cells() != count) {
     const std::string one_way = to_string(Grid{1, count, 1}), other = to_string(Grid{count, 1, 1});
-    return base::error(ErrorCode::kInvalidArgument, "grid {} has {} tiles for {} {}; use grid = auto or {}{}", to_string(grid), grid.cells(), count,
-                       devices.front().participant == 0 ? "device" : count == 1 ? "worker" : "workers", one_way,
-                       count == 1 ? "" : " or " + other);
+    return base::error(ErrorCode::kInvalidArgument, "grid {} has {} tiles for {} {}; use grid = auto or {}{}", to_string(grid),
+                       grid.cells(), count,
+                       devices.front().participant == 0 ? "device"
+                       : count == 1                     ? "worker"
+                                                        : "workers",
+                       one_way, count == 1 ? "" : " or " + other);
   }
   return std::vector<Grid>{grid};
 }
@@ -104,7 +109,8 @@ Choice search(const std::vector<Grid>& grids, const std::vector<Device>& devices
   }
   std::stable_sort(choices.begin(), choices.end(), [](const Choice& a, const Choice& b) { return a.seconds < b.seconds; });
   // The best without cuts along samples stays in the race, since it is preferred when it comes near.
-  const auto whole_samples = std::find_if(choices.begin(), choices.end(), [](const Choice& c) { return c.layout.grid.samples.size() == 1; });
+  const auto whole_samples =
+      std::find_if(choices.begin(), choices.end(), [](const Choice& c) { return c.layout.grid.samples.size() == 1; });
   if (whole_samples != choices.end()) std::rotate(choices.begin(), whole_samples, whole_samples + 1);
   choices.resize(std::min(choices.size(), kGridsSearched));
   Choice best;
@@ -126,8 +132,10 @@ Choice with_channels(const Choice& choice, const Graph& graph, Evaluator& evalua
       choices.push_back(choice);
       choices.back().layout.channel_nodes = {begin, end};
       choices.back().seconds = evaluate(choices.back().layout);
-      if (choices.back().seconds < best) best = choices.back().seconds, behind = 0;
-      else if (++behind > kLayersLookedFurther) break;
+      if (choices.back().seconds < best)
+        best = choices.back().seconds, behind = 0;
+      else if (++behind > kLayersLookedFurther)
+        break;
     }
   std::erase_if(choices, [&](const Choice& c) { return kEquallyGood * c.seconds > best; });
   if (choices.empty()) return choice;  // nothing is possible
@@ -135,11 +143,12 @@ Choice with_channels(const Choice& choice, const Graph& graph, Evaluator& evalua
                            [](const Choice& a, const Choice& b) { return a.layout.channel_nodes.size() < b.layout.channel_nodes.size(); });
 }
 
-base::Result<Choice> choose_with(bool recompute, const Graph& graph, Index batch, const LayoutRequest& request, const std::vector<Device>& devices,
-                                 int participants, const Cost& cost, int most_evaluations) {
+base::Result<Choice> choose_with(bool recompute, const Graph& graph, Index batch, const LayoutRequest& request,
+                                 const std::vector<Device>& devices, int participants, const Cost& cost, int most_evaluations) {
   TESSERA_CHECK(!devices.empty(), "no devices of {} participants", participants);
   for (const Device& device : devices)
-    if (!(device.speed > 0)) return base::error(ErrorCode::kInvalidArgument, "participant {} has the impossible speed {}", device.participant, device.speed);
+    if (!(device.speed > 0))
+      return base::error(ErrorCode::kInvalidArgument, "participant {} has the impossible speed {}", device.participant, device.speed);
   TESSERA_ASSIGN(const auto grids, candidate_grids(graph, batch, request, devices));
   Layout layout;
   layout.participant_count = participants;
@@ -164,15 +173,19 @@ base::Result<Choice> choose_with(bool recompute, const Graph& graph, Index batch
     best = with_channels(best, graph, more);
   }
   if (best.seconds == kImpossible)
-    return base::error(ErrorCode::kOutOfMemory, "no way was found to cut layers {} to {} over {} devices that fits their memory; use more workers, "
-                       "more subdivisions or a smaller image", graph[graph.first_layer()].source, graph.layers.back().source, devices.size());
+    return base::error(ErrorCode::kOutOfMemory,
+                       "no way was found to cut layers {} to {} over {} devices that fits their memory; use more workers, "
+                       "more subdivisions or a smaller image",
+                       graph[graph.first_layer()].source, graph.layers.back().source, devices.size());
   return best;
 }
 
-base::Result<Choice> choose(const Graph& graph, Index batch, const LayoutRequest& request, const std::vector<Device>& devices, int participants,
-                            const Cost& cost, int most_evaluations) {
+base::Result<Choice> choose(const Graph& graph, Index batch, const LayoutRequest& request, const std::vector<Device>& devices,
+                            int participants, const Cost& cost, int most_evaluations) {
   using Recompute = LayoutRequest::Recompute;
-  const auto with = [&](bool recompute) { return choose_with(recompute, graph, batch, request, devices, participants, cost, most_evaluations); };
+  const auto with = [&](bool recompute) {
+    return choose_with(recompute, graph, batch, request, devices, participants, cost, most_evaluations);
+  };
   auto kept = with(request.recompute == Recompute::kOn);
   const bool too_large = kept ? kept->seconds == kImpossible : kept.error().code == ErrorCode::kOutOfMemory;
   if (request.recompute != Recompute::kAuto || !too_large) return kept;
@@ -182,8 +195,8 @@ base::Result<Choice> choose(const Graph& graph, Index batch, const LayoutRequest
 
 }  // namespace
 
-base::Result<Layout> choose_layout(const Graph& graph, Index batch, const LayoutRequest& request, const std::vector<Device>& devices, int participants,
-                                   const Cost& cost) {
+base::Result<Layout> choose_layout(const Graph& graph, Index batch, const LayoutRequest& request, const std::vector<Device>& devices,
+                                   int participants, const Cost& cost) {
   TESSERA_ASSIGN(Choice choice, choose(graph, batch, request, devices, participants, cost, kMostEvaluations));
   if (request.boundary_first == LayoutRequest::BoundaryFirst::kAuto && devices.size() > 1) {
     Layout early = choice.layout;
@@ -193,8 +206,8 @@ base::Result<Layout> choose_layout(const Graph& graph, Index batch, const Layout
   return std::move(choice.layout);
 }
 
-std::optional<SmallerCluster> faster_with_fewer(const Graph& graph, Index batch, const LayoutRequest& request, const std::vector<Device>& devices,
-                                                double seconds, const MembersCost& cost) {
+std::optional<SmallerCluster> faster_with_fewer(const Graph& graph, Index batch, const LayoutRequest& request,
+                                                const std::vector<Device>& devices, double seconds, const MembersCost& cost) {
   LayoutRequest any_grid = request;
   any_grid.rows = any_grid.columns = 0, any_grid.samples = 1;
   std::vector<Device> fastest = devices;
@@ -208,8 +221,9 @@ std::optional<SmallerCluster> faster_with_fewer(const Graph& graph, Index batch,
       if (!coordinator) members.push_back(fastest[i].participant);
       part.push_back({coordinator ? 0 : static_cast<int>(members.size()) - 1, fastest[i].speed});
     }
-    const auto choice = choose(graph, batch, any_grid, part, static_cast<int>(members.size()), [&](const Plan& plan) { return cost(plan, members); },
-                               kEvaluationsForFewer);
+    const auto choice = choose(
+        graph, batch, any_grid, part, static_cast<int>(members.size()), [&](const Plan& plan) { return cost(plan, members); },
+        kEvaluationsForFewer);
     if (choice && choice->seconds < kFewerGain * seconds && (!best || choice->seconds < best->seconds))
       best = SmallerCluster{static_cast<int>(count), choice->seconds};
   }

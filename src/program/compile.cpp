@@ -59,7 +59,8 @@ class Compiler {
         WeightsRead& read = reads[at(node)][at(p)];
         read.filters = regions_.at(regions_.computed, node, p).c;
         const int source = graph_[node].inputs[0];
-        if (mode_ == Mode::kTrain && graph_[node].backward && graph_[source].backward) read.channels = contribution_box(regions_, plan_, {node, 0}, source, p).c;
+        if (mode_ == Mode::kTrain && graph_[node].backward && graph_[source].backward)
+          read.channels = contribution_box(regions_, plan_, {node, 0}, source, p).c;
       }
     return reads;
   }
@@ -164,7 +165,8 @@ class Compiler {
   }
 
   // One small message from every participant that has a part to every other: `send`, `meanwhile`, then `receive`.
-  void exchange_parts(int node, Op send_op, Op receive_op, Op merge_op, const std::function<void()>& meanwhile = [] {}) {
+  void exchange_parts(
+      int node, Op send_op, Op receive_op, Op merge_op, const std::function<void()>& meanwhile = [] {}) {
     std::vector<std::pair<int, Step>> receives;
     for (int from = 0; from < plan_.participants; ++from) {
       if (plan_.box(node, from).empty()) continue;
@@ -265,7 +267,8 @@ class Compiler {
     const int out = stored(p, node);
     const auto input = [&](std::size_t i) { return output(p, layer.inputs[i]); };
     switch (layer.kind) {
-      case LayerKind::kInput: break;
+      case LayerKind::kInput:
+        break;
       case LayerKind::kConvolutional: {
         for (const Box& part : geometry::subtract(box, made)) convolve(p, node, part);
         if (const Box& owned = plan_.box(node, p); normalized(node) && !owned.empty() && !in_backward_) {
@@ -300,7 +303,10 @@ class Compiler {
   void convolve(int p, int node, const Box& box) {
     const int in = output(p, graph_[node].inputs[0]), out = stored(p, node);
     Step& step = emit(p, in < 0 ? Op::kFill : Op::kConvolution, node);  // nothing but padding is seen: zeros
-    if (in < 0) step.a = out; else step.a = in, step.b = out;
+    if (in < 0)
+      step.a = out;
+    else
+      step.a = in, step.b = out;
     step.box = box;
     if (!graph_[node].batch_normalize) {
       Step& finish = emit(p, Op::kBiasActivate, node);
@@ -373,7 +379,8 @@ class Compiler {
   bool is_inside(int node) const {
     const auto& uses = uses_[at(node)];
     return plan_.recompute && !is_input(node) && !graph_[node].delivered && !uses.empty() &&
-           std::all_of(uses.begin(), uses.end(), [&](const Use& use) { return regions_.forward_group[at(use.layer)] == regions_.forward_group[at(node)]; });
+           std::all_of(uses.begin(), uses.end(),
+                       [&](const Use& use) { return regions_.forward_group[at(use.layer)] == regions_.forward_group[at(node)]; });
   }
 
   void forget_insides() {
@@ -539,13 +546,20 @@ class Compiler {
 
   static Op backward_op(LayerKind kind) {
     switch (kind) {
-      case LayerKind::kConvolutional: return Op::kConvolutionData;
-      case LayerKind::kMaxpool: return Op::kMaxpoolBackward;
-      case LayerKind::kRoute: return Op::kRouteBackward;
-      case LayerKind::kShortcut: return Op::kShortcutBackward;
-      case LayerKind::kUpsample: return Op::kUpsampleBackward;
-      case LayerKind::kReorg: return Op::kReorgBackward;
-      case LayerKind::kInput: break;
+      case LayerKind::kConvolutional:
+        return Op::kConvolutionData;
+      case LayerKind::kMaxpool:
+        return Op::kMaxpoolBackward;
+      case LayerKind::kRoute:
+        return Op::kRouteBackward;
+      case LayerKind::kShortcut:
+        return Op::kShortcutBackward;
+      case LayerKind::kUpsample:
+        return Op::kUpsampleBackward;
+      case LayerKind::kReorg:
+        return Op::kReorgBackward;
+      case LayerKind::kInput:
+        break;
     }
     TESSERA_CHECK(false, "an input has no backward step");
     return Op::kFill;
@@ -556,7 +570,8 @@ class Compiler {
     if (owned.empty()) return;
     const int source = graph_[node].inputs[0];
     Step step;
-    step.op = Op::kConvolutionWeights, step.node = node, step.b = delta(p, node), step.c = gradient(p, node, delayed_[at(p)]), step.box = owned;
+    step.op = Op::kConvolutionWeights, step.node = node, step.b = delta(p, node), step.c = gradient(p, node, delayed_[at(p)]),
+    step.box = owned;
     step.a = normalized(source) ? remake_output(p, source) : stored(p, source);
     if (step.a < 0) return;  // only padding is seen
     delayed_[at(p)].push_back(step);
@@ -577,7 +592,8 @@ class Compiler {
       }
     }
     for (int p = 1; p < plan_.participants; ++p)
-      if (!plan_.box(node, p).empty()) delayed_[at(p)].push_back(gradient_step(Op::kDropGradient, {node, {0, summed_elements(graph_, node)}, p}, p, -1));
+      if (!plan_.box(node, p).empty())
+        delayed_[at(p)].push_back(gradient_step(Op::kDropGradient, {node, {0, summed_elements(graph_, node)}, p}, p, -1));
   }
 
   void sum_chunk(const GradientChunk& chunk, std::vector<std::vector<Step>>& later) {

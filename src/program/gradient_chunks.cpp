@@ -45,7 +45,8 @@ class Divider {
       const Index width = (share + kChunkAlignment - 1) / kChunkAlignment * kChunkAlignment;
       // Layers too small for everybody go to another owner each time.
       for (Index i = 0; begin + i * width < end; ++i)
-        chunks_.push_back({node, {begin + i * width, std::min(end, begin + (i + 1) * width)}, static_cast<int>((i + round_) % participants), round_});
+        chunks_.push_back(
+            {node, {begin + i * width, std::min(end, begin + (i + 1) * width)}, static_cast<int>((i + round_) % participants), round_});
     }
   }
 
@@ -66,7 +67,8 @@ class Divider {
     }
     if (graph_[node].batch_normalize) return;
     for (int p = 0; p < plan_.participants; ++p)
-      if (const Range own = plan_.box(node, p).c; !own.empty()) chunks_.push_back({node, {weights + own.begin, weights + own.end}, p, round_});
+      if (const Range own = plan_.box(node, p).c; !own.empty())
+        chunks_.push_back({node, {weights + own.begin, weights + own.end}, p, round_});
     ++round_;
   }
 
@@ -81,9 +83,7 @@ class Divider {
 
 }  // namespace
 
-bool WeightsRead::covers(const WeightsRead& other) const {
-  return filters.contains(other.filters) && channels.contains(other.channels);
-}
+bool WeightsRead::covers(const WeightsRead& other) const { return filters.contains(other.filters) && channels.contains(other.channels); }
 
 bool Sharding::partial() const { return std::find(by_channels.begin(), by_channels.end(), true) != by_channels.end(); }
 
@@ -115,8 +115,10 @@ Sharding sharding(const Graph& graph, const Plan& plan, std::vector<std::vector<
   if (plan.participants < 2) return result;
   Divider divider(graph, plan);
   for (int node = graph.size() - 1; node >= graph.first_layer(); --node) {
-    if (result.by_channels[at(node)]) divider.divide_by_owner(node);
-    else divider.divide_evenly(node);
+    if (result.by_channels[at(node)])
+      divider.divide_by_owner(node);
+    else
+      divider.divide_evenly(node);
   }
   result.chunks = divider.take();
   return result;

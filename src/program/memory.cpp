@@ -27,7 +27,9 @@ bool longer_life_first(const Buffer& a, const Buffer& b) { return life(a) != lif
 bool more_memory_time_first(const Buffer& a, const Buffer& b) {
   return static_cast<double>(a.bytes) * (life(a) + 1) > static_cast<double>(b.bytes) * (life(b) + 1);
 }
-bool earlier_first(const Buffer& a, const Buffer& b) { return a.first_step != b.first_step ? a.first_step < b.first_step : larger_first(a, b); }
+bool earlier_first(const Buffer& a, const Buffer& b) {
+  return a.first_step != b.first_step ? a.first_step < b.first_step : larger_first(a, b);
+}
 
 // Puts each buffer, in this order, at the lowest offset where nothing that lives at the same time lies; returns the
 // arena's size.
@@ -48,8 +50,9 @@ std::size_t place(std::vector<Buffer>& buffers, Order before) {
       }
     buffer.offset = offset;
     arena_bytes = std::max(arena_bytes, align_up(offset + buffer.bytes));
-    placed.insert(std::upper_bound(placed.begin(), placed.end(), &buffer,
-                                   [](const Buffer* a, const Buffer* b) { return a->offset < b->offset; }), &buffer);
+    placed.insert(
+        std::upper_bound(placed.begin(), placed.end(), &buffer, [](const Buffer* a, const Buffer* b) { return a->offset < b->offset; }),
+        &buffer);
   }
   return arena_bytes;
 }

@@ -33,12 +33,18 @@ std::string range_text(const geometry::Range& range) { return range.empty() ? "-
 std::string window_text(const graph::Layer& layer) {
   switch (layer.kind) {
     case LayerKind::kConvolutional:
-      return fmt::format("{}x{}/{} pad {} {}{}", layer.kernel, layer.kernel, layer.stride, layer.pad, layer.batch_normalize ? "bn " : "", layer.activation);
-    case LayerKind::kMaxpool: return fmt::format("{}x{}/{}", layer.kernel, layer.kernel, layer.stride);
-    case LayerKind::kUpsample: return fmt::format("x{}", layer.stride);
-    case LayerKind::kReorg: return fmt::format("/{}", layer.stride);
-    case LayerKind::kShortcut: return layer.activation;
-    default: return "";
+      return fmt::format("{}x{}/{} pad {} {}{}", layer.kernel, layer.kernel, layer.stride, layer.pad, layer.batch_normalize ? "bn " : "",
+                         layer.activation);
+    case LayerKind::kMaxpool:
+      return fmt::format("{}x{}/{}", layer.kernel, layer.kernel, layer.stride);
+    case LayerKind::kUpsample:
+      return fmt::format("x{}", layer.stride);
+    case LayerKind::kReorg:
+      return fmt::format("/{}", layer.stride);
+    case LayerKind::kShortcut:
+      return layer.activation;
+    default:
+      return "";
   }
 }
 
@@ -75,7 +81,8 @@ void steps_text(std::string& text, const Graph& graph, const Program& program, c
                 const Names& names) {
   line(text, "{}: {} steps", title, steps.size());
   if (steps.empty()) return;
-  line(text, "  {:>5}  {:>5}  {:<26}{:<40}  {:<18}  {:>10}  {}", "step", "layer", "operation", "box (n x c x y x x)", "peer", "bytes", "buffers");
+  line(text, "  {:>5}  {:>5}  {:<26}{:<40}  {:<18}  {:>10}  {}", "step", "layer", "operation", "box (n x c x y x x)", "peer", "bytes",
+       "buffers");
   int number = first;
   for (const Step& step : steps) {
     const std::uint64_t bytes = message_bytes(graph, program, step);
@@ -93,7 +100,8 @@ void buffers_list(std::string& text, const Graph& graph, const Program& program)
   for (std::size_t i = 0; i < program.buffers.size(); ++i) {
     const Buffer& b = program.buffers[i];
     line(text, "  {:<30}{:<40}  {:>12}  {:>12}  {}", buffer_name(graph, program, static_cast<int>(i)), geometry::to_string(b.box), b.bytes,
-         b.external ? std::string("caller's") : std::to_string(b.offset), b.first_step < 0 ? std::string("unused") : fmt::format("{}-{}", b.first_step, b.last_step));
+         b.external ? std::string("caller's") : std::to_string(b.offset),
+         b.first_step < 0 ? std::string("unused") : fmt::format("{}-{}", b.first_step, b.last_step));
   }
 }
 
@@ -141,13 +149,14 @@ std::string layer_name(const Graph& graph, int node) {
 std::string layers_table(const Graph& graph, const plan::Plan& plan) {
   const auto forward = plan::forward_groups(plan, graph), backward = plan::backward_groups(plan, graph);
   std::string text;
-  line(text, "{:>5}  {:<13} {:<25} {:<9} {:>16} {:>9}  {:>7} {:>8}", "layer", "kind", "window", "input", "output", "MMAC", "forward", "backward");
+  line(text, "{:>5}  {:<13} {:<25} {:<9} {:>16} {:>9}  {:>7} {:>8}", "layer", "kind", "window", "input", "output", "MMAC", "forward",
+       "backward");
   for (int node = graph.first_layer(); node < graph.size(); ++node) {
     const auto& layer = graph[node];
     const double mega = static_cast<double>(graph::multiply_adds(graph, node, Box::whole(1, layer.out))) / 1e6;
     line(text, "{:>5}  {:<13} {:<25} {:<9} {:>16} {:>9.1f}  {:>7} {:>8}{}", layer.source, graph::to_string(layer.kind), window_text(layer),
-         input_text(graph, node), fmt::format("{} x {} x {}", layer.out.y, layer.out.x, layer.out.c), mega, forward[at(node)], backward[at(node)] + 1,
-         layer.delivered ? "  delivered" : "");
+         input_text(graph, node), fmt::format("{} x {} x {}", layer.out.y, layer.out.x, layer.out.c), mega, forward[at(node)],
+         backward[at(node)] + 1, layer.delivered ? "  delivered" : "");
   }
   return text;
 }
@@ -156,13 +165,13 @@ std::string devices_table(const Graph& graph, const plan::Plan& plan, const Prog
   TESSERA_CHECK(names.size() == set.programs.size(), "{} names for {} programs", names.size(), set.programs.size());
   const int shown = largest_map(graph);
   std::string text;
-  line(text, "{:<18}  {:>9} {:>11} {:>11}  {:>10} {:>12} {:>12} {:>9} {:>9}", "device", "samples", "rows", "columns", "MMAC", "fetches KB", "sends KB",
-       "messages", "arena MB");
+  line(text, "{:<18}  {:>9} {:>11} {:>11}  {:>10} {:>12} {:>12} {:>9} {:>9}", "device", "samples", "rows", "columns", "MMAC", "fetches KB",
+       "sends KB", "messages", "arena MB");
   for (int p = 0; p < static_cast<int>(set.programs.size()); ++p) {
     const Box& box = plan.box(shown, p);
     const Totals sum = totals(graph, set, p);
-    line(text, "{:<18}  {:>9} {:>11} {:>11}  {:>10.1f} {:>12.1f} {:>12.1f} {:>9} {:>9.2f}", names[at(p)], range_text(box.n), range_text(box.y),
-         range_text(box.x), sum.multiply_adds / 1e6, sum.received / 1024, sum.sent / 1024, sum.messages,
+    line(text, "{:<18}  {:>9} {:>11} {:>11}  {:>10.1f} {:>12.1f} {:>12.1f} {:>9} {:>9.2f}", names[at(p)], range_text(box.n),
+         range_text(box.y), range_text(box.x), sum.multiply_adds / 1e6, sum.received / 1024, sum.sent / 1024, sum.messages,
          static_cast<double>(set.programs[at(p)].arena_bytes) / kMebibyte);
   }
   line(text, "rows and columns of {}; work and messages of one {}", layer_name(graph, shown),
@@ -176,7 +185,8 @@ std::string program_text(const Graph& graph, const ProgramSet& set, int particip
   std::string text;
   line(text, "program of {} ({})", names[at(participant)], set.mode == Mode::kTrain ? "training" : "test");
   steps_text(text, graph, program, program.forward, 0, "forward", names);
-  if (set.mode == Mode::kTrain) steps_text(text, graph, program, program.backward, static_cast<int>(program.forward.size()), "backward", names);
+  if (set.mode == Mode::kTrain)
+    steps_text(text, graph, program, program.backward, static_cast<int>(program.forward.size()), "backward", names);
   buffers_list(text, graph, program);
   return text;
 }

@@ -6,15 +6,45 @@ namespace tessera::program {
 
 namespace {
 
-constexpr std::array<const char*, 8> kSlotNames = {"stored", "active", "winners", "gradient", "delta", "delivered", "external_delta", "input_delta"};
+constexpr std::array<const char*, 8> kSlotNames = {"stored", "active",    "winners",        "gradient",
+                                                   "delta",  "delivered", "external_delta", "input_delta"};
 
-constexpr std::array<const char*, 36> kOpNames = {
-    "send", "receive", "copy", "fill", "conv_forward", "bias_activate", "batchnorm_moments", "send_moments",
-    "receive_moments", "merge_moments", "normalize_activate", "maxpool_forward", "normalize_maxpool", "route_forward", "shortcut_forward",
-    "upsample_forward", "reorg_forward", "conv_backward_data", "maxpool_backward", "route_backward",
-    "shortcut_backward", "upsample_backward", "reorg_backward", "conv_backward_weights", "activation_delta",
-    "batchnorm_sums", "send_sums", "receive_sums", "merge_sums", "batchnorm_delta", "send_gradient", "own_gradient",
-    "receive_gradient", "send_summed", "receive_summed", "drop_gradient"};
+constexpr std::array<const char*, 36> kOpNames = {"send",
+                                                  "receive",
+                                                  "copy",
+                                                  "fill",
+                                                  "conv_forward",
+                                                  "bias_activate",
+                                                  "batchnorm_moments",
+                                                  "send_moments",
+                                                  "receive_moments",
+                                                  "merge_moments",
+                                                  "normalize_activate",
+                                                  "maxpool_forward",
+                                                  "normalize_maxpool",
+                                                  "route_forward",
+                                                  "shortcut_forward",
+                                                  "upsample_forward",
+                                                  "reorg_forward",
+                                                  "conv_backward_data",
+                                                  "maxpool_backward",
+                                                  "route_backward",
+                                                  "shortcut_backward",
+                                                  "upsample_backward",
+                                                  "reorg_backward",
+                                                  "conv_backward_weights",
+                                                  "activation_delta",
+                                                  "batchnorm_sums",
+                                                  "send_sums",
+                                                  "receive_sums",
+                                                  "merge_sums",
+                                                  "batchnorm_delta",
+                                                  "send_gradient",
+                                                  "own_gradient",
+                                                  "receive_gradient",
+                                                  "send_summed",
+                                                  "receive_summed",
+                                                  "drop_gradient"};
 
 // FNV-1a over the little-endian bytes of each value.
 class Fnv {
@@ -34,7 +64,8 @@ class Fnv {
 void add_steps(Fnv& fnv, const std::vector<Step>& steps) {
   fnv.add(steps.size());
   for (const Step& s : steps) {
-    for (int v : {static_cast<int>(s.op), s.node, s.input, s.a, s.b, s.c, s.peer, static_cast<int>(s.transfer), static_cast<int>(s.accumulate)})
+    for (int v :
+         {static_cast<int>(s.op), s.node, s.input, s.a, s.b, s.c, s.peer, static_cast<int>(s.transfer), static_cast<int>(s.accumulate)})
       fnv.add(static_cast<std::uint64_t>(v));
     fnv.add(s.box);
     fnv.add(s.owned);

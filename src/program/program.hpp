@@ -41,9 +41,9 @@ struct Buffer {
   Slot slot = Slot::kStored;
   Box box;
   std::size_t bytes = 0;
-  bool external = false;    // the caller's memory (coordinator's inputs, outputs and their deltas)
-  std::size_t offset = 0;   // in the arena, kBufferAlignment-aligned
-  int first_step = -1;      // forward steps count from 0, backward steps after them
+  bool external = false;   // the caller's memory (coordinator's inputs, outputs and their deltas)
+  std::size_t offset = 0;  // in the arena, kBufferAlignment-aligned
+  int first_step = -1;     // forward steps count from 0, backward steps after them
   int last_step = -1;
 };
 
@@ -76,7 +76,7 @@ enum class Op : std::uint8_t {
 
   // Backward. a = delta of the output, b = delta of inputs[input], box of the latter; accumulate
   kConvolutionData,
-  kMaxpoolBackward,   // c = winners
+  kMaxpoolBackward,  // c = winners
   kRouteBackward,
   kShortcutBackward,
   kUpsampleBackward,
@@ -86,8 +86,8 @@ enum class Op : std::uint8_t {
   kNormSums,            // a = delta, b = stored, box: activation undone; sums over `owned`
   kSendSums,
   kReceiveSums,
-  kMergeSums,           // all parts → bias and scale gradients
-  kNormDelta,           // a = delta, b = stored, box
+  kMergeSums,  // all parts → bias and scale gradients
+  kNormDelta,  // a = delta, b = stored, box
 
   // Backward, only in the last pass of a batch: the summed gradient of `node` (a = gradient or -1), elements box.x.
   kSendGradient,     // this participant's part, to the chunk's owner

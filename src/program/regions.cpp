@@ -12,8 +12,8 @@ using plan::Plan;
 
 namespace {
 
-using HeldBoxes = std::vector<Box>;                         // disjoint or not; what one participant has of one tensor
-using HeldTable = std::vector<std::vector<HeldBoxes>>;      // [node][participant]
+using HeldBoxes = std::vector<Box>;                     // disjoint or not; what one participant has of one tensor
+using HeldTable = std::vector<std::vector<HeldBoxes>>;  // [node][participant]
 
 std::size_t at(int i) { return static_cast<std::size_t>(i); }
 
@@ -24,8 +24,7 @@ class Builder {
     r_.computed = r_.forward_held = r_.held = r_.delta = r_.winners = empty;
     r_.forward_group = plan::forward_groups(plan, graph);
     r_.backward_group = plan::backward_groups(plan, graph);
-    for (int node = 0; node < graph.size(); ++node)
-      r_.sources.push_back(graph::delta_sources(graph, uses_[at(node)], node));
+    for (int node = 0; node < graph.size(); ++node) r_.sources.push_back(graph::delta_sources(graph, uses_[at(node)], node));
     r_.forward_fetches.resize(plan.forward_starts.size() + 1);
     r_.stored_fetches.resize(plan.backward_ends.size() + 1);
     r_.winner_fetches = r_.delta_fetches = r_.stored_fetches;

@@ -41,7 +41,7 @@ struct Regions {
   std::vector<std::vector<Fetch>> winner_fetches;
   std::vector<std::vector<Fetch>> delta_fetches;
 
-  std::vector<int> forward_group;   // of each node; -1 for inputs
+  std::vector<int> forward_group;  // of each node; -1 for inputs
   std::vector<int> backward_group;
   std::vector<graph::DeltaSources> sources;  // of each node
 

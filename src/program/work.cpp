@@ -29,14 +29,19 @@ std::uint64_t data_multiply_adds(const Graph& graph, int node, const Box& in) {
 std::uint64_t forward_bytes(const Graph& graph, const Step& step) {
   const std::uint64_t out = cells(step.box) * kFloat;
   switch (step.op) {
-    case Op::kConvolution: return out + cells(graph::input_box(graph, step.node, 0, step.box)) * kFloat + weight_bytes(graph, step.node);
-    case Op::kMoments: return out;
+    case Op::kConvolution:
+      return out + cells(graph::input_box(graph, step.node, 0, step.box)) * kFloat + weight_bytes(graph, step.node);
+    case Op::kMoments:
+      return out;
     case Op::kMaxpool:
     case Op::kNormalizeMaxpool:
       return out + cells(graph::input_box(graph, step.node, 0, step.box)) * kFloat + (step.c < 0 ? 0 : cells(step.box));
-    case Op::kShortcut: return 3 * out;
-    case Op::kUpsample: return out + cells(graph::input_box(graph, step.node, 0, step.box)) * kFloat;
-    default: return 2 * out;  // reads as much as it writes
+    case Op::kShortcut:
+      return 3 * out;
+    case Op::kUpsample:
+      return out + cells(graph::input_box(graph, step.node, 0, step.box)) * kFloat;
+    default:
+      return 2 * out;  // reads as much as it writes
   }
 }
 
@@ -44,12 +49,15 @@ std::uint64_t forward_bytes(const Graph& graph, const Step& step) {
 std::uint64_t backward_bytes(const Graph& graph, const Step& step) {
   const std::uint64_t delta = cells(step.box) * kFloat;
   switch (step.op) {
-    case Op::kActivationDelta: return (step.b < 0 ? 1 : 3) * delta;
+    case Op::kActivationDelta:
+      return (step.b < 0 ? 1 : 3) * delta;
     case Op::kNormSums:
-    case Op::kNormDelta: return 3 * delta;
+    case Op::kNormDelta:
+      return 3 * delta;
     case Op::kConvolutionWeights:
       return delta + cells(graph::input_box(graph, step.node, 0, step.box)) * kFloat + 2 * weight_bytes(graph, step.node);
-    default: break;
+    default:
+      break;
   }
   const std::uint64_t from = cells(graph::output_box(graph, step.node, step.input, step.box));
   std::uint64_t bytes = (step.accumulate ? 2 : 1) * delta + from * kFloat;
@@ -66,7 +74,8 @@ bool is_send(Op op) {
   return op == Op::kSend || op == Op::kSendMoments || op == Op::kSendSums || op == Op::kSendGradient || op == Op::kSendSummed;
 }
 bool is_receive(Op op) {
-  return op == Op::kReceive || op == Op::kReceiveMoments || op == Op::kReceiveSums || op == Op::kReceiveGradient || op == Op::kReceiveSummed;
+  return op == Op::kReceive || op == Op::kReceiveMoments || op == Op::kReceiveSums || op == Op::kReceiveGradient ||
+         op == Op::kReceiveSummed;
 }
 
 bool is_half(const Program& program, const Step& step) {
@@ -93,15 +102,24 @@ Work work(const Graph& graph, const Program& program, const Step& step, int part
     case Op::kReceiveSums:
     case Op::kSendGradient:
     case Op::kSendSummed:
-    case Op::kReceiveSummed: return {0, 2 * message_bytes(graph, program, step)};
-    case Op::kReceiveGradient: return {0, 3 * message_bytes(graph, program, step)};
-    case Op::kOwnGradient: return {0, (step.accumulate ? 2u : 1u) * cells(step.box) * kFloat};
-    case Op::kDropGradient: return {0, 0};
-    case Op::kReceive: return {0, (step.accumulate ? 3u : 2u) * message_bytes(graph, program, step)};
-    case Op::kCopy: return {0, (step.accumulate ? 3u : 2u) * cells(step.box) * kFloat};
-    case Op::kFill: return {0, cells(step.box) * kFloat};
-    case Op::kMergeMoments: return {0, parts * channels(graph, step.node) * sizeof(double) * kMomentFields};
-    case Op::kMergeSums: return {0, parts * channels(graph, step.node) * sizeof(double) * kSumFields};
+    case Op::kReceiveSummed:
+      return {0, 2 * message_bytes(graph, program, step)};
+    case Op::kReceiveGradient:
+      return {0, 3 * message_bytes(graph, program, step)};
+    case Op::kOwnGradient:
+      return {0, (step.accumulate ? 2u : 1u) * cells(step.box) * kFloat};
+    case Op::kDropGradient:
+      return {0, 0};
+    case Op::kReceive:
+      return {0, (step.accumulate ? 3u : 2u) * message_bytes(graph, program, step)};
+    case Op::kCopy:
+      return {0, (step.accumulate ? 3u : 2u) * cells(step.box) * kFloat};
+    case Op::kFill:
+      return {0, cells(step.box) * kFloat};
+    case Op::kMergeMoments:
+      return {0, parts * channels(graph, step.node) * sizeof(double) * kMomentFields};
+    case Op::kMergeSums:
+      return {0, parts * channels(graph, step.node) * sizeof(double) * kSumFields};
     case Op::kConvolution:
       return {static_cast<std::uint64_t>(graph::multiply_adds(graph, step.node, step.box)), forward_bytes(graph, step)};
     case Op::kBiasActivate:
@@ -112,11 +130,14 @@ Work work(const Graph& graph, const Program& program, const Step& step, int part
     case Op::kRoute:
     case Op::kShortcut:
     case Op::kUpsample:
-    case Op::kReorg: return {0, forward_bytes(graph, step)};
-    case Op::kConvolutionData: return {data_multiply_adds(graph, step.node, step.box), backward_bytes(graph, step)};
+    case Op::kReorg:
+      return {0, forward_bytes(graph, step)};
+    case Op::kConvolutionData:
+      return {data_multiply_adds(graph, step.node, step.box), backward_bytes(graph, step)};
     case Op::kConvolutionWeights:
       return {static_cast<std::uint64_t>(graph::multiply_adds(graph, step.node, step.box)), backward_bytes(graph, step)};
-    default: return {0, backward_bytes(graph, step)};
+    default:
+      return {0, backward_bytes(graph, step)};
   }
 }
 

@@ -18,7 +18,8 @@ struct Message {
 
 class Network {
  public:
-  explicit Network(const std::vector<DeviceProfile>& profiles) : profiles_(profiles), outgoing_free_(profiles.size()), incoming_(profiles.size()) {}
+  explicit Network(const std::vector<DeviceProfile>& profiles)
+      : profiles_(profiles), outgoing_free_(profiles.size()), incoming_(profiles.size()) {}
 
   // Hands a message to `from`'s link at `now`. Called in the order in which `from` sends.
   Message send(int from, int to, std::uint64_t bytes, double now);

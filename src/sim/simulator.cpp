@@ -27,7 +27,14 @@ class Pass {
  public:
   Pass(const Graph& graph, const ProgramSet& set, Steps steps, bool sum_gradients, const std::vector<DeviceProfile>& profiles,
        std::vector<DeviceForecast>& devices)
-      : graph_(graph), set_(set), steps_(steps), sum_gradients_(sum_gradients), profiles_(profiles), devices_(devices), network_(profiles), runs_(set.programs.size()) {
+      : graph_(graph),
+        set_(set),
+        steps_(steps),
+        sum_gradients_(sum_gradients),
+        profiles_(profiles),
+        devices_(devices),
+        network_(profiles),
+        runs_(set.programs.size()) {
     std::uint32_t last = 0;
     for (const Program& program : set.programs)
       for (const Step& step : program.*steps) last = std::max(last, step.transfer);
@@ -101,8 +108,8 @@ class Pass {
   std::string describe(int p) const {
     const Run& run = runs_[at(p)];
     const Step& step = (set_.programs[at(p)].*steps_)[run.next];
-    return fmt::format("participant {} at step {} ({} of node {} from {}, transfer {})", p, run.next, to_string(step.op), step.node, step.peer,
-                       step.transfer);
+    return fmt::format("participant {} at step {} ({} of node {} from {}, transfer {})", p, run.next, to_string(step.op), step.node,
+                       step.peer, step.transfer);
   }
 
   const Graph& graph_;

@@ -101,7 +101,8 @@ double update_weights(const Graph& graph, const program::Sharding& sharding, con
   const auto owned = owned_elements(chunks, profiles.size());
   const Elements count = elements(graph);
   Update update(profiles, devices);
-  for (std::size_t p = 0; p < profiles.size(); ++p) update.compute(static_cast<int>(p), count.replicated + (p == 0 ? count.summed : owned[p]));
+  for (std::size_t p = 0; p < profiles.size(); ++p)
+    update.compute(static_cast<int>(p), count.replicated + (p == 0 ? count.summed : owned[p]));
   for (const GradientChunk& chunk : chunks) update.share(graph, sharding, chunk);
   update.take();
   return update.seconds();
@@ -113,10 +114,13 @@ std::size_t parameter_bytes(const Graph& graph, const program::ProgramSet& set, 
   std::uint64_t total = count.summed + count.replicated + count.statistics;
   if (set.mode == program::Mode::kTrain) {
     total += 2 * count.replicated;  // momentum and gradient
-    if (participants == 1) total += count.summed;  // momentum; gradients are added to it
-    else if (participant == 0) total += 2 * count.summed;
-    else total += 2 * owned_elements(set.sharding->chunks, at(participants))[at(participant)] +
-                  (set.single_pass ? 0 : own_gradient(set.programs[at(participant)]));
+    if (participants == 1)
+      total += count.summed;  // momentum; gradients are added to it
+    else if (participant == 0)
+      total += 2 * count.summed;
+    else
+      total += 2 * owned_elements(set.sharding->chunks, at(participants))[at(participant)] +
+               (set.single_pass ? 0 : own_gradient(set.programs[at(participant)]));
   }
   return static_cast<std::size_t>(total * kFloat);
 }

@@ -18,8 +18,8 @@ namespace {
 constexpr std::string_view kTcp = "tcp://", kIpc = "ipc://", kInproc = "inproc://";
 
 tl::unexpected<base::Error> bad_address(std::string_view text, std::string_view why) {
-  return base::error(base::ErrorCode::kInvalidArgument,
-                     "bad address '{}': {}; use tcp://host:port, tcp://[ipv6]:port or ipc:///path", text, why);
+  return base::error(base::ErrorCode::kInvalidArgument, "bad address '{}': {}; use tcp://host:port, tcp://[ipv6]:port or ipc:///path", text,
+                     why);
 }
 
 bool is_ipv4(const std::string& host) {
@@ -150,8 +150,7 @@ bool is_local_bind(std::string_view text) {
 
 base::Result<Address> resolve(const Address& address, base::Deadline deadline) {
   Address resolved = address;
-  if (address.scheme != Scheme::kTcp || address.host == "*" || is_ipv4(address.host) || is_ipv6(address.host))
-    return resolved;
+  if (address.scheme != Scheme::kTcp || address.host == "*" || is_ipv4(address.host) || is_ipv6(address.host)) return resolved;
   // Whatever a name server says, localhost stays on this machine: is_local_bind() relies on it.
   if (address.host == "localhost") {
     resolved.host = "127.0.0.1";
@@ -167,8 +166,8 @@ base::Result<Address> resolve(const Address& address, base::Deadline deadline) {
                        to_string(address), address.host);
   }
   if (lookup->ip.empty()) {
-    return base::error(base::ErrorCode::kIo, "{}: unknown host '{}' ({}); check the spelling or use an IP address",
-                       to_string(address), address.host, lookup->failure);
+    return base::error(base::ErrorCode::kIo, "{}: unknown host '{}' ({}); check the spelling or use an IP address", to_string(address),
+                       address.host, lookup->failure);
   }
   resolved.host = lookup->ip;
   return resolved;

@@ -51,8 +51,7 @@ class ControlServer {
 
   // Errors: kPeerLost (that connection is gone), kTimeout (the peer does not take messages), kInvalidArgument (larger
   // than the limits).
-  [[nodiscard]] virtual base::Status send(ControlPeer peer, std::string text, std::vector<Frame> blobs,
-                                          base::Deadline deadline) = 0;
+  [[nodiscard]] virtual base::Status send(ControlPeer peer, std::string text, std::vector<Frame> blobs, base::Deadline deadline) = 0;
 
   // nullopt: the deadline passed or wake() was called. Never fails because of what a peer sends: garbage is dropped
   // and counted. A client that vanishes is not reported; silence is for the heartbeats above this layer to judge.

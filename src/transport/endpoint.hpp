@@ -59,8 +59,7 @@ class Endpoint {
   // bytes for this peer and lane are still queued, and keeps receiving meanwhile, so that everybody may send to
   // everybody before receiving. Errors: kTimeout (deadline), kPeerLost, kAborted (wake() was called or endpoint
   // closed), kInvalidArgument (not connected, or larger than the maximum message size).
-  [[nodiscard]] virtual base::Status send(int peer, Lane lane, Frame header, Frame payload,
-                                          base::Deadline deadline) = 0;
+  [[nodiscard]] virtual base::Status send(int peer, Lane lane, Frame header, Frame payload, base::Deadline deadline) = 0;
 
   // The next message, urgent ones first. nullopt: the deadline passed or wake() was called. An error is either
   // kPeerLost, reported once per lost peer after every message already here has been returned; the endpoint stays

@@ -69,8 +69,8 @@ class Faulty final : public FaultyEndpoint {
       }
     }
     if (twice) {
-      TESSERA_TRY(pass_on(peer, lane, Frame::copy_of(std::as_const(header).bytes()),
-                          Frame::copy_of(std::as_const(payload).bytes()), delay, deadline));
+      TESSERA_TRY(pass_on(peer, lane, Frame::copy_of(std::as_const(header).bytes()), Frame::copy_of(std::as_const(payload).bytes()), delay,
+                          deadline));
     }
     return pass_on(peer, lane, std::move(header), std::move(payload), delay, deadline);
   }
@@ -81,8 +81,7 @@ class Faulty final : public FaultyEndpoint {
       base::TimePoint until = deadline.when();
       for (const auto& [destination, queue] : delayed_) until = std::min(until, queue.front().due);
       auto received = inner_->receive(base::Deadline(until));
-      const bool only_a_message_fell_due =
-          received && !*received && until < deadline.when() && base::Clock::now() >= until;
+      const bool only_a_message_fell_due = received && !*received && until < deadline.when() && base::Clock::now() >= until;
       if (!only_a_message_fell_due) return received;
     }
   }
@@ -111,15 +110,13 @@ class Faulty final : public FaultyEndpoint {
     if (!frame.empty()) frame.shrink(pick(frame.size()));
   }
 
-  base::Status pass_on(int peer, Lane lane, Frame header, Frame payload, base::Milliseconds delay,
-                       base::Deadline deadline) {
+  base::Status pass_on(int peer, Lane lane, Frame header, Frame payload, base::Milliseconds delay, base::Deadline deadline) {
     const Destination destination{peer, lane};
     if (delay.count() == 0 && !delayed_.contains(destination)) {
       return inner_->send(peer, lane, std::move(header), std::move(payload), deadline);
     }
     const base::TimePoint due = base::Clock::now() + delay;
-    delayed_[destination].push_back(
-        {due, std::move(header), std::move(payload), base::Deadline(std::max(due, deadline.when()))});
+    delayed_[destination].push_back({due, std::move(header), std::move(payload), base::Deadline(std::max(due, deadline.when()))});
     return {};
   }
 
@@ -130,8 +127,8 @@ class Faulty final : public FaultyEndpoint {
       while (!queue.empty() && queue.front().due <= base::Clock::now()) {
         Delayed message = std::move(queue.front());
         queue.pop_front();
-        static_cast<void>(inner_->send(destination.first, destination.second, std::move(message.header),
-                                       std::move(message.payload), message.deadline));
+        static_cast<void>(
+            inner_->send(destination.first, destination.second, std::move(message.header), std::move(message.payload), message.deadline));
       }
       entry = queue.empty() ? delayed_.erase(entry) : std::next(entry);
     }
@@ -147,8 +144,7 @@ class Faulty final : public FaultyEndpoint {
 
 }  // namespace
 
-std::unique_ptr<FaultyEndpoint> make_faulty_endpoint(std::unique_ptr<Endpoint> inner, std::vector<FaultRule> rules,
-                                                     std::uint64_t seed) {
+std::unique_ptr<FaultyEndpoint> make_faulty_endpoint(std::unique_ptr<Endpoint> inner, std::vector<FaultRule> rules, std::uint64_t seed) {
   return std::make_unique<Faulty>(std::move(inner), std::move(rules), seed);
 }
 

@@ -41,7 +41,6 @@ class FaultyEndpoint : public Endpoint {
 };
 
 // Delayed messages leave during later calls of send() and receive(). The same seed, rules and calls give the same faults.
-std::unique_ptr<FaultyEndpoint> make_faulty_endpoint(std::unique_ptr<Endpoint> inner, std::vector<FaultRule> rules,
-                                                     std::uint64_t seed);
+std::unique_ptr<FaultyEndpoint> make_faulty_endpoint(std::unique_ptr<Endpoint> inner, std::vector<FaultRule> rules, std::uint64_t seed);
 
 }  // namespace tessera::transport

@@ -19,8 +19,7 @@ class Frame {
 
   Frame() = default;
   // Takes memory owned by `owner`; release(owner) is called once, on any thread.
-  Frame(std::byte* data, std::size_t size, void* owner, Release release)
-      : data_(data), size_(size), owner_(owner), release_(release) {}
+  Frame(std::byte* data, std::size_t size, void* owner, Release release) : data_(data), size_(size), owner_(owner), release_(release) {}
   ~Frame() { reset(); }
   Frame(Frame&& other) noexcept { swap(other); }
   Frame& operator=(Frame&& other) noexcept {

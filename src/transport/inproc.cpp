@@ -152,12 +152,8 @@ class InprocEndpoint final : public Endpoint {
   }
 
  private:
-  static tl::unexpected<base::Error> closed_error() {
-    return base::error(ErrorCode::kAborted, "the endpoint is closed");
-  }
-  static std::string refusal(int peer) {
-    return fmt::format("participant {} refused the connection: this participant was expelled", peer);
-  }
+  static tl::unexpected<base::Error> closed_error() { return base::error(ErrorCode::kAborted, "the endpoint is closed"); }
+  static std::string refusal(int peer) { return fmt::format("participant {} refused the connection: this participant was expelled", peer); }
 
   base::Status check_connected(int peer) const {
     if (node_.closed) return closed_error();
@@ -175,8 +171,7 @@ class InprocEndpoint final : public Endpoint {
     return queued == 0 || queued + bytes <= hub_->options.max_queued_bytes || to.sending;
   }
 
-  base::Status wait_for_room(std::unique_lock<std::mutex>& lock, int peer, Lane lane, std::size_t bytes,
-                             base::Deadline deadline) {
+  base::Status wait_for_room(std::unique_lock<std::mutex>& lock, int peer, Lane lane, std::size_t bytes, base::Deadline deadline) {
     while (true) {
       TESSERA_TRY(check_connected(peer));
       if (has_room(peer, lane, bytes)) return {};
@@ -213,12 +208,10 @@ class InprocEndpoint final : public Endpoint {
 
 }  // namespace
 
-std::vector<std::unique_ptr<Endpoint>> make_inproc_endpoints(const std::vector<int>& participants,
-                                                             const InprocOptions& options) {
+std::vector<std::unique_ptr<Endpoint>> make_inproc_endpoints(const std::vector<int>& participants, const InprocOptions& options) {
   auto hub = std::make_shared<Hub>(options);
   for (const int participant : participants) hub->nodes[participant];
-  TESSERA_CHECK(hub->nodes.size() == participants.size(), "participants={} distinct={}", participants.size(),
-                hub->nodes.size());
+  TESSERA_CHECK(hub->nodes.size() == participants.size(), "participants={} distinct={}", participants.size(), hub->nodes.size());
   std::vector<std::unique_ptr<Endpoint>> endpoints;
   for (const int participant : participants) endpoints.push_back(std::make_unique<InprocEndpoint>(hub, participant));
   return endpoints;

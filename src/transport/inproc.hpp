@@ -14,8 +14,7 @@ struct InprocOptions {
 };
 
 // Endpoints with the given participant numbers and addresses "inproc://<number>", known to each other only.
-std::vector<std::unique_ptr<Endpoint>> make_inproc_endpoints(const std::vector<int>& participants,
-                                                             const InprocOptions& options = {});
+std::vector<std::unique_ptr<Endpoint>> make_inproc_endpoints(const std::vector<int>& participants, const InprocOptions& options = {});
 // Participants 0 .. count-1.
 std::vector<std::unique_ptr<Endpoint>> make_inproc_endpoints(int count, const InprocOptions& options = {});
 

@@ -30,13 +30,9 @@ class Liveness {
   }
 
   // When look() is due again, if nothing is heard meanwhile.
-  base::TimePoint next_look() const {
-    return std::min(heard_ + times_.gone_after, std::max(heard_, pinged_) + times_.ping_after);
-  }
+  base::TimePoint next_look() const { return std::min(heard_ + times_.gone_after, std::max(heard_, pinged_) + times_.ping_after); }
 
-  base::Milliseconds silence(base::TimePoint now) const {
-    return std::chrono::duration_cast<base::Milliseconds>(now - heard_);
-  }
+  base::Milliseconds silence(base::TimePoint now) const { return std::chrono::duration_cast<base::Milliseconds>(now - heard_); }
 
  private:
   LivenessTimes times_;

@@ -45,8 +45,7 @@ void unmap_pages(std::span<std::byte> bytes) {
 
 base::Result<std::byte*> map(int descriptor, std::size_t bytes) {
   void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0);
-  if (memory == MAP_FAILED)
-    return base::error(ErrorCode::kIo, "cannot map {} bytes of shared memory: {}", bytes, std::strerror(errno));
+  if (memory == MAP_FAILED) return base::error(ErrorCode::kIo, "cannot map {} bytes of shared memory: {}", bytes, std::strerror(errno));
   return static_cast<std::byte*>(memory);
 }
 
@@ -73,7 +72,9 @@ base::Result<std::shared_ptr<SharedMemory>> SharedMemory::create(int sharers) {
 
 base::Result<std::shared_ptr<SharedMemory>> SharedMemory::open(int descriptor) {
   const auto refuse = [&] {
-    return base::error(ErrorCode::kInvalidArgument, "descriptor {} is no shared memory of a coordinator; only the process that starts a worker can give one", descriptor);
+    return base::error(ErrorCode::kInvalidArgument,
+                       "descriptor {} is no shared memory of a coordinator; only the process that starts a worker can give one",
+                       descriptor);
   };
   struct stat status {};
   Title title{.magic = 0};
@@ -83,8 +84,8 @@ base::Result<std::shared_ptr<SharedMemory>> SharedMemory::open(int descriptor) {
   const std::size_t bytes = kTitleBytes + static_cast<std::size_t>(title.part_bytes) * title.sharers;
   if (static_cast<std::uint64_t>(status.st_size) != bytes) return refuse();
   TESSERA_ASSIGN(std::byte* const memory, map(descriptor, bytes));
-  return std::shared_ptr<SharedMemory>(new SharedMemory(descriptor, memory, static_cast<int>(title.sharers),
-                                                        static_cast<std::size_t>(title.part_bytes)));
+  return std::shared_ptr<SharedMemory>(
+      new SharedMemory(descriptor, memory, static_cast<int>(title.sharers), static_cast<std::size_t>(title.part_bytes)));
 }
 
 SharedMemory::~SharedMemory() {
@@ -94,9 +95,7 @@ SharedMemory::~SharedMemory() {
 
 std::size_t SharedMemory::mapped_bytes() const { return kTitleBytes + part_bytes_ * static_cast<std::size_t>(sharers_); }
 
-std::byte* SharedMemory::part(int participant) const {
-  return memory_ + kTitleBytes + part_bytes_ * static_cast<std::size_t>(participant);
-}
+std::byte* SharedMemory::part(int participant) const { return memory_ + kTitleBytes + part_bytes_ * static_cast<std::size_t>(participant); }
 
 Frame SharedMemory::frame(std::byte* payload, std::size_t bytes, int holder, bool borrowed) {
   struct Hold {
@@ -119,8 +118,8 @@ base::Result<Frame> SharedMemory::borrow(int receiver, int sender, const Place& 
                         place.offset >= kHeadBytes && place.offset % kFrameAlignment == 0 && place.offset < part_bytes_ &&
                         place.length <= part_bytes_ - place.offset;
   if (!possible)
-    return base::error(ErrorCode::kProtocol, "{} bytes at {} are not in the memory shared with participant {}", place.length,
-                       place.offset, sender);
+    return base::error(ErrorCode::kProtocol, "{} bytes at {} are not in the memory shared with participant {}", place.length, place.offset,
+                       sender);
   return frame(part(sender) + place.offset, static_cast<std::size_t>(place.length), receiver, true);
 }
 

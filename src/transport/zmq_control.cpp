@@ -31,17 +31,16 @@ SocketLimits socket_limits(const ControlOptions& options) {
 
 base::Status check_size(const ControlOptions& options, const std::string& text, const std::vector<Frame>& blobs) {
   if (text.size() > options.max_text_bytes) {
-    return base::error(ErrorCode::kInvalidArgument, "a control message of {} bytes is over the limit of {}",
-                       text.size(), options.max_text_bytes);
+    return base::error(ErrorCode::kInvalidArgument, "a control message of {} bytes is over the limit of {}", text.size(),
+                       options.max_text_bytes);
   }
   if (blobs.size() > options.max_blobs) {
-    return base::error(ErrorCode::kInvalidArgument, "a control message with {} blobs is over the limit of {}",
-                       blobs.size(), options.max_blobs);
+    return base::error(ErrorCode::kInvalidArgument, "a control message with {} blobs is over the limit of {}", blobs.size(),
+                       options.max_blobs);
   }
   for (const auto& blob : blobs) {
     if (blob.size() > options.max_blob_bytes) {
-      return base::error(ErrorCode::kInvalidArgument, "a blob of {} bytes is over the limit of {}", blob.size(),
-                         options.max_blob_bytes);
+      return base::error(ErrorCode::kInvalidArgument, "a blob of {} bytes is over the limit of {}", blob.size(), options.max_blob_bytes);
     }
   }
   return {};
@@ -50,8 +49,7 @@ base::Status check_size(const ControlOptions& options, const std::string& text, 
 enum class Sent { kYes, kFull, kNoSuchPeer };
 
 // Sends [address] text blobs. Only the first part can fail: ZeroMQ accepts messages as a whole.
-Sent send_message(zmq::socket_t& socket, const std::string* address, const std::string& text,
-                  std::vector<Frame>& blobs) {
+Sent send_message(zmq::socket_t& socket, const std::string* address, const std::string& text, std::vector<Frame>& blobs) {
   if (address != nullptr) {
     zmq::message_t to(address->data(), address->size());
     if (!send_part(socket, to, true)) return zmq_errno() == EHOSTUNREACH ? Sent::kNoSuchPeer : Sent::kFull;
@@ -82,9 +80,7 @@ std::optional<ControlIncoming> read_message(Parts& message, std::size_t first, c
 class ZmqControlServer final : public ControlServer {
  public:
   explicit ZmqControlServer(const ControlOptions& options)
-      : options_(options),
-        context_(1),
-        router_(make_socket(context_, zmq::socket_type::router, socket_limits(options))) {
+      : options_(options), context_(1), router_(make_socket(context_, zmq::socket_type::router, socket_limits(options))) {
     router_.set(zmq::sockopt::router_mandatory, true);
   }
 
@@ -114,8 +110,8 @@ class ZmqControlServer final : public ControlServer {
       }
       take_in();
       std::vector<zmq::pollitem_t> nothing;
-      poll_until(nothing, std::min(deadline, base::Deadline::after(kRetryTime),
-                                   [](const auto& a, const auto& b) { return a.when() < b.when(); }));
+      poll_until(nothing,
+                 std::min(deadline, base::Deadline::after(kRetryTime), [](const auto& a, const auto& b) { return a.when() < b.when(); }));
     }
   }
 
@@ -190,9 +186,8 @@ class ZmqControlServer final : public ControlServer {
     }
     zmq::message_t name(hello.data() + kHelloMagic.size(), hello.size() - kHelloMagic.size());
     if (clients_.size() >= options_.max_peers) {
-      const auto silent = std::min_element(clients_.begin(), clients_.end(), [](const auto& a, const auto& b) {
-        return a.second.last_heard < b.second.last_heard;
-      });
+      const auto silent = std::min_element(clients_.begin(), clients_.end(),
+                                           [](const auto& a, const auto& b) { return a.second.last_heard < b.second.last_heard; });
       drop(silent->first);
     }
     const ControlPeer peer = ++last_peer_;
@@ -301,8 +296,7 @@ base::Status ControlOptions::validate() const {
   return {};
 }
 
-base::Result<std::unique_ptr<ControlServer>> listen_control(const std::string& bind,
-                                                            const ControlOptions& options) try {
+base::Result<std::unique_ptr<ControlServer>> listen_control(const std::string& bind, const ControlOptions& options) try {
   TESSERA_TRY(options.validate());
   auto server = std::make_unique<ZmqControlServer>(options);
   TESSERA_TRY(server->bind(bind));
@@ -311,8 +305,7 @@ base::Result<std::unique_ptr<ControlServer>> listen_control(const std::string& b
   return base::error(ErrorCode::kIo, "cannot open sockets: {}", failure.what());
 }
 
-base::Result<std::unique_ptr<ControlClient>> connect_control(const std::string& address, const std::string& name,
-                                                             base::Deadline deadline,
+base::Result<std::unique_ptr<ControlClient>> connect_control(const std::string& address, const std::string& name, base::Deadline deadline,
                                                              const ControlOptions& options) try {
   TESSERA_TRY(options.validate());
   TESSERA_ASSIGN(const Address resolved, resolve_peer(address, deadline));

@@ -186,8 +186,7 @@ base::Status ZmqEndpoint::connect(int peer, const std::string& address, base::De
   return {};
 }
 
-base::Result<OutgoingPeer> ZmqEndpoint::open_connections(int peer, const Address& resolved,
-                                                         base::Deadline deadline) try {
+base::Result<OutgoingPeer> ZmqEndpoint::open_connections(int peer, const Address& resolved, base::Deadline deadline) try {
   OutgoingPeer lanes;
   for (std::size_t i = 0; i < kLanes; ++i) {
     lanes[i].connection = std::make_unique<Connection>(context_, limits(static_cast<Lane>(i)), resolved);
@@ -227,8 +226,7 @@ base::Status ZmqEndpoint::send(int peer, Lane lane, Frame header, Frame payload,
   zmq::message_t last = place ? encode_place(*place) : to_message(std::move(payload), out.queued, bytes);
   zmq::message_t nothing;
   zmq::socket_t& socket = out.connection->socket();
-  if (!send_part(socket, first, true) || (place && !send_part(socket, nothing, true)) ||
-      !send_part(socket, last, false)) {
+  if (!send_part(socket, first, true) || (place && !send_part(socket, nothing, true)) || !send_part(socket, last, false)) {
     return base::error(ErrorCode::kIo, "cannot send to participant {}: {}", peer, zmq_strerror(zmq_errno()));
   }
   ++stats_.sent_messages;
@@ -242,8 +240,7 @@ base::Status ZmqEndpoint::wait_for_room(int peer, Lane lane, std::size_t bytes, 
     if (lost_.contains(peer)) return base::error(ErrorCode::kPeerLost, "participant {} is lost", peer);
     const auto found = outgoing_.find(peer);
     if (found == outgoing_.end()) {
-      return base::error(ErrorCode::kInvalidArgument, "participant {} is not connected to participant {}",
-                         options_.self, peer);
+      return base::error(ErrorCode::kInvalidArgument, "participant {} is not connected to participant {}", options_.self, peer);
     }
     // Shared: the peer may be lost, and its connections gone, while we take in messages below.
     const std::shared_ptr<QueuedBytes> queued = found->second[static_cast<std::size_t>(lane)].queued;
@@ -252,8 +249,7 @@ base::Status ZmqEndpoint::wait_for_room(int peer, Lane lane, std::size_t bytes, 
     if (has_room()) return {};
     if (wake_.is_set()) return base::error(ErrorCode::kAborted, "sending to participant {} was abandoned", peer);
     if (deadline.passed()) {
-      return base::error(ErrorCode::kTimeout, "participant {} does not take its messages: {} bytes wait", peer,
-                         queued->bytes());
+      return base::error(ErrorCode::kTimeout, "participant {} does not take its messages: {} bytes wait", peer, queued->bytes());
     }
     // Everybody may be waiting here at once: take in what others send, or nobody's queue would ever shrink.
     while (take_in()) {
@@ -314,8 +310,8 @@ void ZmqEndpoint::take_message(IncomingLane from, Parts message) {
 
 base::Result<Frame> ZmqEndpoint::payload_of(int peer, Parts& message) {
   if (message.parts.size() == 3 && !message.too_many) return to_frame(std::move(message.parts[2]));
-  const bool is_place = part_ && message.parts.size() == 4 && !message.too_many && message.parts[2].size() == 0 &&
-                        message.parts[3].size() == kPlaceBytes;
+  const bool is_place =
+      part_ && message.parts.size() == 4 && !message.too_many && message.parts[2].size() == 0 && message.parts[3].size() == kPlaceBytes;
   if (!is_place) return base::error(ErrorCode::kProtocol, "a message of {} parts", message.parts.size());
   return options_.shared_memory->borrow(options_.self, peer, decode_place(message.parts[3]));
 }
@@ -327,9 +323,8 @@ void ZmqEndpoint::admit(std::string connection_id, const Parts& message) {
     ++stats_.dropped_messages;
     return;
   }
-  const bool taken = std::any_of(incoming_.begin(), incoming_.end(), [&](const auto& entry) {
-    return entry.second.peer == hello->sender && entry.second.lane == hello->lane;
-  });
+  const bool taken = std::any_of(incoming_.begin(), incoming_.end(),
+                                 [&](const auto& entry) { return entry.second.peer == hello->sender && entry.second.lane == hello->lane; });
   std::string_view reason;
   if (!same_token(hello->token, options_.token))
     reason = "wrong session token";
@@ -391,8 +386,7 @@ void ZmqEndpoint::check_connections() {
   for (auto& [peer, lanes] : outgoing_) {
     for (auto& lane : lanes) {
       if (const auto refusal = receive_parts(lane.connection->socket(), 1)) {
-        found.emplace_back(
-            peer, fmt::format("participant {} refused the connection: {}", peer, printable(refusal->parts[0], 200)));
+        found.emplace_back(peer, fmt::format("participant {} refused the connection: {}", peer, printable(refusal->parts[0], 200)));
       } else if (lane.connection->broken()) {
         found.emplace_back(peer, fmt::format("participant {} closed its connection or stopped answering", peer));
       }
@@ -405,9 +399,7 @@ void ZmqEndpoint::check_connections() {
 // tell of new events only. An event that something else has met with (sending reads them, too) waits for the next look.
 void ZmqEndpoint::wait(base::Deadline deadline) {
   if (poll_items_.empty()) {
-    poll_items_ = {{router_.handle(), 0, ZMQ_POLLIN, 0},
-                   {nullptr, wake_.fd(), ZMQ_POLLIN, 0},
-                   {nullptr, drained_->fd(), ZMQ_POLLIN, 0}};
+    poll_items_ = {{router_.handle(), 0, ZMQ_POLLIN, 0}, {nullptr, wake_.fd(), ZMQ_POLLIN, 0}, {nullptr, drained_->fd(), ZMQ_POLLIN, 0}};
     for (auto& [peer, lanes] : outgoing_) {
       for (auto& lane : lanes) {
         for (const int fd : lane.connection->descriptors()) poll_items_.push_back({nullptr, fd, ZMQ_POLLIN, 0});
@@ -422,8 +414,8 @@ void ZmqEndpoint::wait(base::Deadline deadline) {
   }
   poll_until(poll_items_, base::Deadline(std::min(deadline.when(), next_look_.when())));
   drained_->clear();
-  const bool connection_event = std::any_of(poll_items_.begin() + 3, poll_items_.end(),
-                                            [](const zmq::pollitem_t& item) { return item.revents != 0; });
+  const bool connection_event =
+      std::any_of(poll_items_.begin() + 3, poll_items_.end(), [](const zmq::pollitem_t& item) { return item.revents != 0; });
   if (connection_event) check_connections();
 }
 
@@ -441,9 +433,7 @@ void ZmqEndpoint::close() {
 }  // namespace
 
 base::Status ZmqOptions::validate() const {
-  const auto refuse = [](std::string_view what) {
-    return base::error(ErrorCode::kInvalidArgument, "bad transport option: {}", what);
-  };
+  const auto refuse = [](std::string_view what) { return base::error(ErrorCode::kInvalidArgument, "bad transport option: {}", what); };
   if (self < 0 || self > kMaxParticipant) return refuse("the participant number must be 0 to 65535");
   if (max_message_bytes < 1 || max_queued_bytes < 1) return refuse("byte limits must be at least 1");
   if (receive_high_water_mark < 1) return refuse("the receive high-water mark must be at least 1");
@@ -453,8 +443,7 @@ base::Status ZmqOptions::validate() const {
   if (heartbeat_interval_ms > 0 && heartbeat_timeout_ms <= heartbeat_interval_ms) {
     return refuse("the heartbeat timeout must be longer than its interval");
   }
-  if (shared_memory && self >= shared_memory->sharers())
-    return refuse("the shared memory has no part for this participant");
+  if (shared_memory && self >= shared_memory->sharers()) return refuse("the shared memory has no part for this participant");
   if (io_threads < 1 || io_threads > 16) return refuse("I/O threads must be 1 to 16");
   return {};
 }

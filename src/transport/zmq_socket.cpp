@@ -197,8 +197,7 @@ base::Result<std::string> bind_socket(zmq::socket_t& socket, const std::string& 
 base::Result<Address> resolve_peer(const std::string& address, base::Deadline deadline) {
   TESSERA_ASSIGN(const Address wanted, parse_address(address));
   if (wanted.scheme == Scheme::kInproc || wanted.host == "*" || wanted.port == "*" || wanted.path == "*") {
-    return base::error(ErrorCode::kInvalidArgument, "cannot connect to {}: give the host and port, or the path",
-                       address);
+    return base::error(ErrorCode::kInvalidArgument, "cannot connect to {}: give the host and port, or the path", address);
   }
   return resolve(wanted, deadline);
 }

@@ -93,8 +93,7 @@ std::string printable(const zmq::message_t& text, std::size_t max_bytes);
 zmq::socket_t make_socket(zmq::context_t& context, zmq::socket_type type, const SocketLimits& limits);
 
 // Listens and returns the complete address. Never takes over an ipc path on which somebody listens.
-[[nodiscard]] base::Result<std::string> bind_socket(zmq::socket_t& socket, const std::string& address,
-                                                    base::Deadline deadline);
+[[nodiscard]] base::Result<std::string> bind_socket(zmq::socket_t& socket, const std::string& address, base::Deadline deadline);
 
 // The complete address of a listener to connect to, resolved.
 [[nodiscard]] base::Result<Address> resolve_peer(const std::string& address, base::Deadline deadline);

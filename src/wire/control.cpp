@@ -34,8 +34,7 @@ int nesting_depth(std::string_view text) {
 
 // A type is shown in errors, so it must be plain text.
 bool is_type_name(const std::string& type) {
-  return !type.empty() && type.size() <= 64 &&
-         type.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789_-") == std::string::npos;
+  return !type.empty() && type.size() <= 64 && type.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789_-") == std::string::npos;
 }
 
 }  // namespace
@@ -43,12 +42,10 @@ bool is_type_name(const std::string& type) {
 base::Result<json> parse_json(std::string_view text, const JsonLimits& limits) {
   using base::ErrorCode;
   if (text.size() > limits.max_bytes) {
-    return base::error(ErrorCode::kProtocol, "JSON text of {} bytes is over the limit of {}", text.size(),
-                       limits.max_bytes);
+    return base::error(ErrorCode::kProtocol, "JSON text of {} bytes is over the limit of {}", text.size(), limits.max_bytes);
   }
   if (const int depth = nesting_depth(text); depth > limits.max_depth) {
-    return base::error(ErrorCode::kProtocol, "JSON text is nested {} deep, over the limit of {}", depth,
-                       limits.max_depth);
+    return base::error(ErrorCode::kProtocol, "JSON text is nested {} deep, over the limit of {}", depth, limits.max_depth);
   }
   try {
     return json::parse(text);
@@ -64,8 +61,7 @@ base::Result<ControlMessage> parse_control(std::string_view text, const JsonLimi
   if (!body.is_object()) return base::error(base::ErrorCode::kProtocol, "a control message must be a JSON object");
   TESSERA_ASSIGN(std::string type, Fields(body, "control message").string("type"));
   if (!is_type_name(type)) {
-    return base::error(base::ErrorCode::kProtocol,
-                       "control message: field 'type' must be 1 to 64 of a-z, 0-9, _ and -");
+    return base::error(base::ErrorCode::kProtocol, "control message: field 'type' must be 1 to 64 of a-z, 0-9, _ and -");
   }
   return ControlMessage{std::move(type), std::move(body)};
 }
@@ -89,8 +85,8 @@ base::Result<std::int64_t> Fields::integer(std::string_view field, std::int64_t 
   if (!value->is_number_integer()) {
     return base::error(base::ErrorCode::kProtocol, "{}: field '{}' must be an integer", what_, field);
   }
-  const bool too_large = value->is_number_unsigned() &&
-                         value->get<std::uint64_t>() > std::uint64_t{std::numeric_limits<std::int64_t>::max()};
+  const bool too_large =
+      value->is_number_unsigned() && value->get<std::uint64_t>() > std::uint64_t{std::numeric_limits<std::int64_t>::max()};
   if (too_large || value->get<std::int64_t>() < min || value->get<std::int64_t>() > max) {
     return base::error(base::ErrorCode::kProtocol, "{}: field '{}' must be between {} and {}", what_, field, min, max);
   }
@@ -123,12 +119,11 @@ base::Result<bool> Fields::boolean(std::string_view field) const {
 
 base::Result<std::string> Fields::string(std::string_view field, std::size_t max_bytes) const {
   TESSERA_ASSIGN(const json* value, find(field));
-  if (!value->is_string())
-    return base::error(base::ErrorCode::kProtocol, "{}: field '{}' must be a string", what_, field);
+  if (!value->is_string()) return base::error(base::ErrorCode::kProtocol, "{}: field '{}' must be a string", what_, field);
   const auto& text = value->get_ref<const std::string&>();
   if (text.size() > max_bytes) {
-    return base::error(base::ErrorCode::kProtocol, "{}: field '{}' has {} bytes, over the limit of {}", what_, field,
-                       text.size(), max_bytes);
+    return base::error(base::ErrorCode::kProtocol, "{}: field '{}' has {} bytes, over the limit of {}", what_, field, text.size(),
+                       max_bytes);
   }
   return text;
 }
@@ -137,27 +132,24 @@ base::Result<std::uint64_t> Fields::hash(std::string_view field) const {
   TESSERA_ASSIGN(const std::string text, string(field));
   const auto hash = hash_from_text(text);
   if (!hash) {
-    return base::error(base::ErrorCode::kProtocol, "{}: field '{}' must be 16 lower-case hexadecimal digits", what_,
-                       field);
+    return base::error(base::ErrorCode::kProtocol, "{}: field '{}' must be 16 lower-case hexadecimal digits", what_, field);
   }
   return *hash;
 }
 
 base::Result<const json*> Fields::array(std::string_view field, std::size_t max_items) const {
   TESSERA_ASSIGN(const json* value, find(field));
-  if (!value->is_array())
-    return base::error(base::ErrorCode::kProtocol, "{}: field '{}' must be an array", what_, field);
+  if (!value->is_array()) return base::error(base::ErrorCode::kProtocol, "{}: field '{}' must be an array", what_, field);
   if (value->size() > max_items) {
-    return base::error(base::ErrorCode::kProtocol, "{}: field '{}' has {} items, over the limit of {}", what_, field,
-                       value->size(), max_items);
+    return base::error(base::ErrorCode::kProtocol, "{}: field '{}' has {} items, over the limit of {}", what_, field, value->size(),
+                       max_items);
   }
   return value;
 }
 
 base::Result<const json*> Fields::object(std::string_view field) const {
   TESSERA_ASSIGN(const json* value, find(field));
-  if (!value->is_object())
-    return base::error(base::ErrorCode::kProtocol, "{}: field '{}' must be an object", what_, field);
+  if (!value->is_object()) return base::error(base::ErrorCode::kProtocol, "{}: field '{}' must be an object", what_, field);
   return value;
 }
 

@@ -42,8 +42,7 @@ class Fields {
 
   bool has(std::string_view field) const;
 
-  [[nodiscard]] base::Result<std::int64_t> integer(std::string_view field,
-                                                   std::int64_t min = std::numeric_limits<std::int64_t>::min(),
+  [[nodiscard]] base::Result<std::int64_t> integer(std::string_view field, std::int64_t min = std::numeric_limits<std::int64_t>::min(),
                                                    std::int64_t max = std::numeric_limits<std::int64_t>::max()) const;
   [[nodiscard]] base::Result<std::uint64_t> unsigned_integer(std::string_view field) const;
   [[nodiscard]] base::Result<double> number(std::string_view field) const;  // finite; integers are numbers too
@@ -52,8 +51,7 @@ class Fields {
   [[nodiscard]] base::Result<std::uint64_t> hash(std::string_view field) const;  // hash_to_text() form
 
   // Pointers into the object given to the constructor; never null in a success.
-  [[nodiscard]] base::Result<const nlohmann::json*> array(std::string_view field,
-                                                          std::size_t max_items = 1u << 20) const;
+  [[nodiscard]] base::Result<const nlohmann::json*> array(std::string_view field, std::size_t max_items = 1u << 20) const;
   [[nodiscard]] base::Result<const nlohmann::json*> object(std::string_view field) const;
 
  private:

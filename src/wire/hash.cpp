@@ -12,9 +12,7 @@ std::uint64_t never_zero(std::uint64_t hash) { return hash == 0 ? 1 : hash; }
 
 }  // namespace
 
-std::uint64_t content_hash(std::span<const std::byte> bytes) {
-  return never_zero(XXH3_64bits(bytes.data(), bytes.size()));
-}
+std::uint64_t content_hash(std::span<const std::byte> bytes) { return never_zero(XXH3_64bits(bytes.data(), bytes.size())); }
 
 struct ContentHasher::State {
   XXH3_state_t xxh;

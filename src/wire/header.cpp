@@ -47,8 +47,7 @@ bool known_type(std::uint8_t type) { return type <= 5; }
 base::Status check_box(const BoxRanges& box) {
   for (std::size_t axis = 0; axis < 4; ++axis) {
     if (box.begin[axis] > box.end[axis] || box.end[axis] > std::uint32_t{std::numeric_limits<std::int32_t>::max()}) {
-      return base::error(base::ErrorCode::kProtocol, "bad header: box range {} is [{}, {})", kAxes[axis],
-                         box.begin[axis], box.end[axis]);
+      return base::error(base::ErrorCode::kProtocol, "bad header: box range {} is [{}, {})", kAxes[axis], box.begin[axis], box.end[axis]);
     }
   }
   return {};
@@ -71,8 +70,7 @@ base::Result<std::uint64_t> box_bytes(const BoxRanges& box, ElementType type) {
 base::Status check_shape(const Header& header) {
   if (header.kind != MessageKind::kTensor) {
     if (header.type != ElementType::kBytes || header.box != BoxRanges{}) {
-      return base::error(base::ErrorCode::kProtocol, "bad header: kind {} has an element type or a box",
-                         static_cast<int>(header.kind));
+      return base::error(base::ErrorCode::kProtocol, "bad header: kind {} has an element type or a box", static_cast<int>(header.kind));
     }
     return {};
   }
@@ -82,8 +80,7 @@ base::Status check_shape(const Header& header) {
   TESSERA_TRY(check_box(header.box));
   TESSERA_ASSIGN(const std::uint64_t expected, box_bytes(header.box, header.type));
   if (header.length != expected) {
-    return base::error(base::ErrorCode::kProtocol, "bad header: length is {}, but the box has {} bytes", header.length,
-                       expected);
+    return base::error(base::ErrorCode::kProtocol, "bad header: length is {}, but the box has {} bytes", header.length, expected);
   }
   return {};
 }
@@ -167,8 +164,7 @@ base::Result<Header> decode_header(std::span<const std::byte> bytes, std::uint64
   header.transfer = in.get<std::uint32_t>();
   header.source = in.get<std::uint16_t>();
   const auto reserved = in.get<std::uint16_t>();
-  if (reserved != 0)
-    return base::error(ErrorCode::kProtocol, "bad header: reserved bytes are {:#06x}, not 0", reserved);
+  if (reserved != 0) return base::error(ErrorCode::kProtocol, "bad header: reserved bytes are {:#06x}, not 0", reserved);
   for (std::size_t axis = 0; axis < 4; ++axis) {
     header.box.begin[axis] = in.get<std::uint32_t>();
     header.box.end[axis] = in.get<std::uint32_t>();
@@ -176,8 +172,7 @@ base::Result<Header> decode_header(std::span<const std::byte> bytes, std::uint64
   header.length = in.get<std::uint64_t>();
   header.payload_hash = in.get<std::uint64_t>();
   if (header.length > max_payload_bytes) {
-    return base::error(ErrorCode::kProtocol, "bad header: length {} is over the limit of {} bytes", header.length,
-                       max_payload_bytes);
+    return base::error(ErrorCode::kProtocol, "bad header: length {} is over the limit of {} bytes", header.length, max_payload_bytes);
   }
   TESSERA_TRY(check_shape(header));
   return header;

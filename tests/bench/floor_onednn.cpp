@@ -53,24 +53,18 @@ class Floor {
 
   void iterate() {
     for (const Step& step : forward_) step.primitive.execute(stream_, step.arguments);
-    for (auto step = backward_.rbegin(); step != backward_.rend(); ++step)
-      step->primitive.execute(stream_, step->arguments);
+    for (auto step = backward_.rbegin(); step != backward_.rend(); ++step) step->primitive.execute(stream_, step->arguments);
     stream_.wait();
   }
 
  private:
   void add(const ConvolutionLayer& layer, Index batch) {
     const kernels::ConvolutionShape& s = layer.shape;
-    const auto tensor = [this](const memory::dims& sizes) {
-      return memory::desc(sizes, memory::data_type::f32, kind_.tensors);
-    };
-    const auto any = [](const memory::dims& sizes) {
-      return memory::desc(sizes, memory::data_type::f32, memory::format_tag::any);
-    };
+    const auto tensor = [this](const memory::dims& sizes) { return memory::desc(sizes, memory::data_type::f32, kind_.tensors); };
+    const auto any = [](const memory::dims& sizes) { return memory::desc(sizes, memory::data_type::f32, memory::format_tag::any); };
     const auto image = tensor({batch, s.in_c, s.in_y, s.in_x}), result = tensor({batch, s.out_c, s.out_y(), s.out_x()});
-    const auto weights = layer.groups == 1
-                             ? any({s.out_c, s.in_c, s.kernel, s.kernel})
-                             : any({layer.groups, s.out_c / layer.groups, s.in_c / layer.groups, s.kernel, s.kernel});
+    const auto weights = layer.groups == 1 ? any({s.out_c, s.in_c, s.kernel, s.kernel})
+                                           : any({layer.groups, s.out_c / layer.groups, s.in_c / layer.groups, s.kernel, s.kernel});
     const memory::dims strides{s.stride, s.stride}, before{s.pad, s.pad};
     const auto after = [&s](Index in, Index out) { return (out - 1) * s.stride + s.kernel - in - s.pad; };
     const memory::dims behind{after(s.in_y, s.out_y()), after(s.in_x, s.out_x())};
@@ -83,15 +77,15 @@ class Floor {
                          {DNNL_ARG_WEIGHTS, filled(forward.weights_desc())},
                          {DNNL_ARG_DST, filled(forward.dst_desc())}}});
     if (layer.layer > 0) {
-      const dnnl::convolution_backward_data::primitive_desc data(
-          {algorithm, image, weights, result, strides, before, behind}, engine_, forward);
+      const dnnl::convolution_backward_data::primitive_desc data({algorithm, image, weights, result, strides, before, behind}, engine_,
+                                                                 forward);
       backward_.push_back({dnnl::convolution_backward_data(data),
                            {{DNNL_ARG_DIFF_SRC, filled(data.diff_src_desc())},
                             {DNNL_ARG_WEIGHTS, filled(data.weights_desc())},
                             {DNNL_ARG_DIFF_DST, filled(data.diff_dst_desc())}}});
     }
-    const dnnl::convolution_backward_weights::primitive_desc gradient(
-        {algorithm, image, weights, result, strides, before, behind}, engine_, forward);
+    const dnnl::convolution_backward_weights::primitive_desc gradient({algorithm, image, weights, result, strides, before, behind}, engine_,
+                                                                      forward);
     backward_.push_back({dnnl::convolution_backward_weights(gradient),
                          {{DNNL_ARG_SRC, filled(gradient.src_desc())},
                           {DNNL_ARG_DIFF_WEIGHTS, filled(gradient.diff_weights_desc())},
@@ -102,8 +96,7 @@ class Floor {
   memory filled(const memory::desc& desc) {
     memory result(desc, engine_);
     auto* values = static_cast<float*>(result.get_data_handle());
-    for (std::size_t i = 0; i < desc.get_size() / sizeof(float); ++i)
-      values[i] = static_cast<float>(i % 251) * .01f - 1.25f;
+    for (std::size_t i = 0; i < desc.get_size() / sizeof(float); ++i) values[i] = static_cast<float>(i % 251) * .01f - 1.25f;
     return result;
   }
 
@@ -121,15 +114,14 @@ base::Status run(const std::string& cfg, int iterations, const Kind& kind) {
   for (int i = 1; i <= iterations; ++i) {
     const auto begin = base::Clock::now();
     floor.iterate();
-    fmt::print("{}: no loss, {:.6f} seconds, {} images\n", i, base::seconds_between(begin, base::Clock::now()),
-               i * batch);
+    fmt::print("{}: no loss, {:.6f} seconds, {} images\n", i, base::seconds_between(begin, base::Clock::now()), i * batch);
   }
   return {};
 }
 
 int main(int argc, char** argv) {
-  const auto* kind = std::find_if(std::begin(kKinds), std::end(kKinds),
-                                  [&](const Kind& k) { return argc == 4 && argv[3] == std::string_view(k.name); });
+  const auto* kind =
+      std::find_if(std::begin(kKinds), std::end(kKinds), [&](const Kind& k) { return argc == 4 && argv[3] == std::string_view(k.name); });
   if (kind == std::end(kKinds) || std::atoi(argv[2]) < 1) {
     fmt::print(stderr, "usage: floor_onednn CFG ITERATIONS best|direct|channels_last\n");
     return 1;

@@ -5,8 +5,8 @@
 #include <cstdlib>
 #include <filesystem>
 
-#include "darknet/text.hpp"
-#include "darknet/weights_file.hpp"
+#include "base/text.hpp"
+#include "darknet/upstream/weights_file.hpp"
 #include "tests/bench/support/network.hpp"
 #include "tests/bench/support/options.hpp"
 #include "tests/bench/support/pictures.hpp"
@@ -42,11 +42,8 @@ base::Status write_weights(const std::string& cfg, const std::string& weights) {
 
 // In a process of its own: a network's memory would be in this one, and its children are compared with it.
 base::Status write_weights_apart(const std::string& folder, const std::string& cfg, const std::string& weights) {
-  const Command command{{fs::read_symlink("/proc/self/exe").string(), kWriteWeights, cfg, weights},
-                        {},
-                        folder,
-                        "",
-                        folder + "/weights.log"};
+  const Command command{
+      {fs::read_symlink("/proc/self/exe").string(), kWriteWeights, cfg, weights}, {}, folder, "", folder + "/weights.log"};
   return run_to_end(command);
 }
 
@@ -66,8 +63,7 @@ base::Result<Place> prepare(const InferenceOptions& options, const std::string& 
   return place;
 }
 
-base::Result<NetworkReport> measure(Network network, const InferenceOptions& options, const Place& place,
-                                    int& failures) {
+base::Result<NetworkReport> measure(Network network, const InferenceOptions& options, const Place& place, int& failures) {
   const bool has_bar = network.name == "yolov2-tiny" && (options.size == 0 || options.size == network.size);
   if (options.size > 0) network.size = options.size;
   network.batch = 1;
@@ -85,12 +81,11 @@ base::Result<NetworkReport> measure(Network network, const InferenceOptions& opt
   const std::pair<const char*, std::string> programs[] = {
       {"stock -Ofast", options.stock_ofast}, {"stock -O2", options.stock_o2}, {"ours", options.ours}};
   for (const auto& [name, program] : programs) {
-    Command command{
-        {program, "detector", "test", place.data, cfg, weights, "-thresh", kThreshold, "-out", "predictions"},
-        {{"OMP_NUM_THREADS", fmt::to_string(options.threads)}},
-        place.folder,
-        place.list,
-        fmt::format("{}/variant{}.log", place.folder, report.variants.size())};
+    Command command{{program, "detector", "test", place.data, cfg, weights, "-thresh", kThreshold, "-out", "predictions"},
+                    {{"OMP_NUM_THREADS", fmt::to_string(options.threads)}},
+                    place.folder,
+                    place.list,
+                    fmt::format("{}/variant{}.log", place.folder, report.variants.size())};
     if (program == options.ours) command.arguments.push_back("-dont_show");
     command.form = LogForm::kPredictions;
     command.timed = options.pictures;
@@ -99,10 +94,10 @@ base::Result<NetworkReport> measure(Network network, const InferenceOptions& opt
   TESSERA_TRY(run_rounds(report, {options.repeat, options.threads, options.timeout_s, place.folder}, failures));
   const Variant* ours = report.find("ours");
   for (const char* stock : {"stock -Ofast", "stock -O2"})
-    compare(report, fmt::format("ours: times as fast as {}", stock), "x", report.find(stock), seconds_of, ours,
-            seconds_of, Bar::kAtLeast, has_bar ? std::optional(kTinyBar) : std::nullopt);
-  compare(report, "ours: memory as a share of stock's", "", ours, process_bytes, report.find("stock -Ofast"),
-          process_bytes, Bar::kAtMost, std::nullopt);
+    compare(report, fmt::format("ours: times as fast as {}", stock), "x", report.find(stock), seconds_of, ours, seconds_of, Bar::kAtLeast,
+            has_bar ? std::optional(kTinyBar) : std::nullopt);
+  compare(report, "ours: memory as a share of stock's", "", ours, process_bytes, report.find("stock -Ofast"), process_bytes, Bar::kAtMost,
+          std::nullopt);
   return report;
 }
 

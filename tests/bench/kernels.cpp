@@ -27,10 +27,10 @@ struct Layer {
 };
 
 const std::vector<Layer> kLayers{
-    {"conv0", {3, 416, 416, 16, 3, 1, 1}},    {"conv2", {16, 208, 208, 32, 3, 1, 1}},  {"conv4", {32, 104, 104, 64, 3, 1, 1}},
-    {"conv6", {64, 52, 52, 128, 3, 1, 1}},    {"conv8", {128, 26, 26, 256, 3, 1, 1}},  {"conv10", {256, 13, 13, 512, 3, 1, 1}},
+    {"conv0", {3, 416, 416, 16, 3, 1, 1}},    {"conv2", {16, 208, 208, 32, 3, 1, 1}},   {"conv4", {32, 104, 104, 64, 3, 1, 1}},
+    {"conv6", {64, 52, 52, 128, 3, 1, 1}},    {"conv8", {128, 26, 26, 256, 3, 1, 1}},   {"conv10", {256, 13, 13, 512, 3, 1, 1}},
     {"conv12", {512, 13, 13, 1024, 3, 1, 1}}, {"conv13", {1024, 13, 13, 512, 3, 1, 1}}, {"conv14", {512, 13, 13, 425, 1, 1, 0}},
-    {"1x1_52", {128, 52, 52, 64, 1, 1, 0}},   {"1x1_26", {256, 26, 26, 128, 1, 1, 0}}, {"1x1_13", {1024, 13, 13, 512, 1, 1, 0}},
+    {"1x1_52", {128, 52, 52, 64, 1, 1, 0}},   {"1x1_26", {256, 26, 26, 128, 1, 1, 0}},  {"1x1_13", {1024, 13, 13, 512, 1, 1, 0}},
 };
 
 int thread_count() {
@@ -71,7 +71,8 @@ enum class Pass { kForward, kBackwardData, kBackwardWeights };
 
 void convolution(benchmark::State& state, Backend backend, const Layer& layer, Pass pass) {
   const ConvolutionShape& shape = layer.shape;
-  const Box in = Box::whole(kBatch, {shape.in_c, shape.in_y, shape.in_x}), out = Box::whole(kBatch, {shape.out_c, shape.out_y(), shape.out_x()});
+  const Box in = Box::whole(kBatch, {shape.in_c, shape.in_y, shape.in_x}),
+            out = Box::whole(kBatch, {shape.out_c, shape.out_y(), shape.out_x()});
   auto input = values(in.elements()), output = values(out.elements()), weights = values(shape.weight_elements());
   auto gradient = values(shape.weight_elements());
   Scratch scratch;
@@ -82,9 +83,15 @@ void convolution(benchmark::State& state, Backend backend, const Layer& layer, P
   }
   std::int64_t calls = 0;
   for (auto _ : state) switch (++calls; pass) {
-      case Pass::kForward: (*made)->forward({input.data(), in}, weights.data(), {output.data(), out}, out); break;
-      case Pass::kBackwardData: (*made)->backward_data({output.data(), out}, weights.data(), {input.data(), in}, in, false); break;
-      case Pass::kBackwardWeights: (*made)->backward_weights({input.data(), in}, {output.data(), out}, out, gradient.data()); break;
+      case Pass::kForward:
+        (*made)->forward({input.data(), in}, weights.data(), {output.data(), out}, out);
+        break;
+      case Pass::kBackwardData:
+        (*made)->backward_data({output.data(), out}, weights.data(), {input.data(), in}, in, false);
+        break;
+      case Pass::kBackwardWeights:
+        (*made)->backward_weights({input.data(), in}, {output.data(), out}, out, gradient.data());
+        break;
     }
   report_flops(state, 2. * static_cast<double>(shape.in_c * shape.kernel * shape.kernel) * static_cast<double>(out.elements()));
   state.counters["converted_MB"] = static_cast<double>((*made)->conversion_bytes()) * 1e-6 / static_cast<double>(calls);
@@ -116,7 +123,8 @@ double memory_bytes_per_second() {
 
 void report_bandwidth(benchmark::State& state, double bytes_per_iteration) {
   state.SetBytesProcessed(static_cast<std::int64_t>(static_cast<double>(state.iterations()) * bytes_per_iteration));
-  state.counters["of_memory"] = benchmark::Counter(bytes_per_iteration / memory_bytes_per_second(), benchmark::Counter::kIsIterationInvariantRate);
+  state.counters["of_memory"] =
+      benchmark::Counter(bytes_per_iteration / memory_bytes_per_second(), benchmark::Counter::kIsIterationInvariantRate);
 }
 
 // `passes`: how often the cells of one tensor are read or written.
@@ -180,7 +188,8 @@ void bm_normalize_maxpool(benchmark::State& state) {
   std::vector<float> small = values(out.elements());
   std::vector<std::uint8_t> places(small.size());
   for (auto _ : state)
-    normalize_maxpool_forward({416, 416, 2, 2, 1}, {t.x.data(), t.box}, t.parameters, {small.data(), out}, {places.data(), out}, out, pool());
+    normalize_maxpool_forward({416, 416, 2, 2, 1}, {t.x.data(), t.box}, t.parameters, {small.data(), out}, {places.data(), out}, out,
+                              pool());
   report_bytes(state, t.box, 1.3);
 }
 
@@ -198,7 +207,8 @@ void register_all() {
   for (const Backend backend : built_backends()) {
     if (backend == Backend::kReference) continue;  // minutes per layer
     for (const Layer& layer : kLayers)
-      for (const auto& [pass, name] : {std::pair{Pass::kForward, "forward"}, {Pass::kBackwardData, "backward_data"}, {Pass::kBackwardWeights, "backward_weights"}}) {
+      for (const auto& [pass, name] :
+           {std::pair{Pass::kForward, "forward"}, {Pass::kBackwardData, "backward_data"}, {Pass::kBackwardWeights, "backward_weights"}}) {
         if (pass == Pass::kBackwardData && layer.shape.in_c == 3) continue;  // the first layer's input needs no delta
         add(fmt::format("{}/{}/{}", to_string(backend), layer.name, name),
             [backend, &layer, pass = pass](benchmark::State& state) { convolution(state, backend, layer, pass); });

@@ -63,12 +63,8 @@ base::Status measure_layer(Backend backend, LayerTimes& times, int batch, base::
   };
   add(kForward, [&] { convolution->forward({input.data(), in}, weights.data(), {output.data(), out}, out); });
   if (times.layer.layer > 0)
-    add(kBackwardData, [&] {
-      convolution->backward_data({output.data(), out}, weights.data(), {input.data(), in}, in, false);
-    });
-  add(kBackwardWeights, [&] {
-    convolution->backward_weights({input.data(), in}, {output.data(), out}, out, gradient.data());
-  });
+    add(kBackwardData, [&] { convolution->backward_data({output.data(), out}, weights.data(), {input.data(), in}, in, false); });
+  add(kBackwardWeights, [&] { convolution->backward_weights({input.data(), in}, {output.data(), out}, out, gradient.data()); });
   return {};
 }
 
@@ -82,8 +78,8 @@ void print_layers(const std::string& title, const std::vector<LayerTimes>& layer
   double all_seconds = 0, all_flops = 0;
   for (const LayerTimes& times : layers) all_seconds += seconds_of(times);
   fmt::print("\n== {}: GFLOP/s and share of sgemm ({:.1f} GFLOP/s)\n", title, sgemm_flops * 1e-9);
-  fmt::print("{:>5} {:<38} {:>7} {:>14} {:>14} {:>14} {:>8} {:>8}\n", "layer", "shape", "GFLOP", "forward", "of data",
-             "of weights", "ms", "of all");
+  fmt::print("{:>5} {:<38} {:>7} {:>14} {:>14} {:>14} {:>8} {:>8}\n", "layer", "shape", "GFLOP", "forward", "of data", "of weights", "ms",
+             "of all");
   for (const LayerTimes& times : layers) {
     const kernels::ConvolutionShape& s = times.layer.shape;
     const double flops = times.layer.forward_flops() * batch;
@@ -94,12 +90,11 @@ void print_layers(const std::string& title, const std::vector<LayerTimes>& layer
         continue;
       }
       all_flops += flops;
-      passes += fmt::format(" {:>7.1f} {:>5.1f}%", flops / median(times.seconds[pass]) * 1e-9,
-                            100 * median(times.share[pass]));
+      passes += fmt::format(" {:>7.1f} {:>5.1f}%", flops / median(times.seconds[pass]) * 1e-9, 100 * median(times.share[pass]));
     }
     fmt::print("{:>5} {:<38} {:>7.2f}{} {:>8.1f} {:>7.1f}%\n", times.layer.layer,
-               fmt::format("{}x{}x{} -> {}x{}x{}, {}x{}{}", s.in_y, s.in_x, s.in_c, s.out_y(), s.out_x(), s.out_c,
-                           s.kernel, s.kernel, s.stride > 1 ? fmt::format("/{}", s.stride) : ""),
+               fmt::format("{}x{}x{} -> {}x{}x{}, {}x{}{}", s.in_y, s.in_x, s.in_c, s.out_y(), s.out_x(), s.out_c, s.kernel, s.kernel,
+                           s.stride > 1 ? fmt::format("/{}", s.stride) : ""),
                flops * 1e-9, passes, seconds_of(times) * 1e3, 100 * seconds_of(times) / all_seconds);
   }
   fmt::print("{:>5} {:<38} {:>7.2f} {:>14} {:>14} {:>6.1f} {:>6.1f}% {:>8.1f}\n", "all", "", all_flops * 1e-9, "", "",
@@ -119,8 +114,7 @@ nlohmann::json to_json(const std::vector<LayerTimes>& layers, int batch) {
                          {"flop_per_pass", times.layer.forward_flops() * batch}};
     for (int pass = 0; pass < kPasses; ++pass)
       if (!times.seconds[pass].empty())
-        entry[kPassNames[pass]] = {{"seconds", median(times.seconds[pass])},
-                                   {"share_of_sgemm", median(times.share[pass])}};
+        entry[kPassNames[pass]] = {{"seconds", median(times.seconds[pass])}, {"share_of_sgemm", median(times.share[pass])}};
     list.push_back(entry);
   }
   return list;
@@ -148,8 +142,7 @@ base::Result<nlohmann::json> measure(Network network, const BenchOptions& option
     }
   nlohmann::json json{{"network", network.title()}, {"sgemm_flop_per_second", median(peaks)}};
   for (const auto& [backend, times] : backends) {
-    print_layers(fmt::format("{}, {}", network.title(), kernels::to_string(backend)), times, network.batch,
-                 median(peaks));
+    print_layers(fmt::format("{}, {}", network.title(), kernels::to_string(backend)), times, network.batch, median(peaks));
     json["backends"][std::string(kernels::to_string(backend))] = to_json(times, network.batch);
   }
   return json;

@@ -146,8 +146,7 @@ void stream(benchmark::State& state, Medium medium, std::size_t bytes) {
     while (receiver.bulk_bytes() < sent) std::this_thread::yield();
   }
   state.SetBytesProcessed(static_cast<std::int64_t>(sent));
-  state.counters["of_memcpy"] =
-      benchmark::Counter(static_cast<double>(sent) / memcpy_bytes_per_second(), benchmark::Counter::kIsRate);
+  state.counters["of_memcpy"] = benchmark::Counter(static_cast<double>(sent) / memcpy_bytes_per_second(), benchmark::Counter::kIsRate);
 }
 
 void urgent_under_load(benchmark::State& state, Medium medium, Lane lane) {
@@ -173,21 +172,18 @@ void add_benchmarks() {
   for (const Medium medium : {kInproc, kShared, kIpc, kTcp}) {
     const std::string name = kMediumNames[medium];
     for (const std::size_t bytes : {std::size_t{0}, std::size_t{64}, std::size_t{4096}, std::size_t{65536}}) {
-      benchmark::RegisterBenchmark(("round_trip/" + name + "/" + std::to_string(bytes)).c_str(), round_trip, medium,
-                                   bytes)
+      benchmark::RegisterBenchmark(("round_trip/" + name + "/" + std::to_string(bytes)).c_str(), round_trip, medium, bytes)
           ->UseRealTime()
           ->Unit(benchmark::kMicrosecond);
     }
-    for (const std::size_t bytes :
-         {std::size_t{4096}, std::size_t{65536}, std::size_t{1} << 20, std::size_t{16} << 20}) {
+    for (const std::size_t bytes : {std::size_t{4096}, std::size_t{65536}, std::size_t{1} << 20, std::size_t{16} << 20}) {
       benchmark::RegisterBenchmark(("stream/" + name + "/" + std::to_string(bytes)).c_str(), stream, medium, bytes)
           ->UseRealTime()
           ->Unit(benchmark::kMillisecond);
     }
     for (const Lane lane : {Lane::kUrgent, Lane::kBulk}) {
       const std::string lane_name = lane == Lane::kUrgent ? "urgent" : "bulk";
-      benchmark::RegisterBenchmark(("urgent_under_load/" + name + "/" + lane_name).c_str(), urgent_under_load, medium,
-                                   lane)
+      benchmark::RegisterBenchmark(("urgent_under_load/" + name + "/" + lane_name).c_str(), urgent_under_load, medium, lane)
           ->UseRealTime()
           ->Iterations(60)
           ->Unit(benchmark::kMicrosecond);

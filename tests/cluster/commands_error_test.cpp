@@ -19,8 +19,7 @@ std::string message_of(const Outcome& outcome) {
   return at == std::string::npos ? "" : outcome.err.substr(at);
 }
 
-void check_error(const Workshop& workshop, const std::vector<std::string>& words, int code,
-                 const std::vector<std::string>& parts) {
+void check_error(const Workshop& workshop, const std::vector<std::string>& words, int code, const std::vector<std::string>& parts) {
   Outcome outcome = workshop.run(words, "", 20);
   // The 5 s are the program's own; on a machine busy with other things it gets two more chances.
   for (int again = 0; again < 2 && outcome.seconds >= 5; ++again) outcome = workshop.run(words, "", 20);
@@ -31,14 +30,12 @@ void check_error(const Workshop& workshop, const std::vector<std::string>& words
   CHECK(outcome.seconds < 5);
   const std::string message = message_of(outcome);
   CHECK(std::count(message.begin(), message.end(), '\n') == 1);
-  for (const std::string& part : parts)
-    CHECK_MESSAGE(message.find(part) != std::string::npos, "wanted: ", part, "\nmessage: ", message);
+  for (const std::string& part : parts) CHECK_MESSAGE(message.find(part) != std::string::npos, "wanted: ", part, "\nmessage: ", message);
 }
 
 const std::vector<std::string> kTrain = {"detector", "train", "obj.data", "bad.cfg", "-dont_show"};
 
-void check_cfg_error(const Workshop& workshop, const std::string& from, const std::string& to,
-                     const std::vector<std::string>& parts) {
+void check_cfg_error(const Workshop& workshop, const std::string& from, const std::string& to, const std::vector<std::string>& parts) {
   INFO(to);
   workshop.derive_cfg("bad.cfg", from, to);
   check_error(workshop, kTrain, 1, parts);
@@ -48,8 +45,7 @@ void check_cfg_error(const Workshop& workshop, const std::string& from, const st
 
 TEST_CASE("commands and options that do not exist are refused with a suggestion") {
   const Workshop workshop;
-  check_error(workshop, {"detector", "trian", "obj.data", "tiny.cfg"}, 2,
-              {"detector trian", "did you mean `darknet detector train`?"});
+  check_error(workshop, {"detector", "trian", "obj.data", "tiny.cfg"}, 2, {"detector trian", "did you mean `darknet detector train`?"});
   check_error(workshop, {"detecter", "train"}, 2, {"did you mean `darknet detector train`?"});
   check_error(workshop, {"xyzzy"}, 2, {"no command `xyzzy`", "darknet help"});
   check_error(workshop, {"detector"}, 2, {"`darknet detector` needs one of train, test"});
@@ -61,16 +57,14 @@ TEST_CASE("commands and options that do not exist are refused with a suggestion"
   check_error(workshop, {"partial", "a", "b", "c", "4", "5"}, 2, {"'5' is one argument too many"});
   check_error(workshop, {"detector", "test", "obj.data", "tiny.cfg", "x.weights", "-thresh", "high"}, 2,
               {"option -thresh needs a number, not 'high'"});
-  check_error(workshop, {"detector", "test", "obj.data", "tiny.cfg", "x.weights", "-thresh"}, 2,
-              {"-thresh needs a number"});
+  check_error(workshop, {"detector", "test", "obj.data", "tiny.cfg", "x.weights", "-thresh"}, 2, {"-thresh needs a number"});
   check_error(workshop, {"speed"}, 2, {"needs at least 1"});
 }
 
 TEST_CASE("missing files are named") {
   const Workshop workshop;
   check_error(workshop, {"detector", "train", "obj.data", "absent.cfg"}, 1, {"absent.cfg", "cannot open the cfg"});
-  check_error(workshop, {"detector", "train", "absent.data", "tiny.cfg"}, 1,
-              {"absent.data", "cannot open the .data file"});
+  check_error(workshop, {"detector", "train", "absent.data", "tiny.cfg"}, 1, {"absent.data", "cannot open the .data file"});
   check_error(workshop, {"detector", "train", "obj.data", "tiny.cfg", "absent.weights"}, 1,
               {"absent.weights", "cannot open the weights file"});
   check_error(workshop, {"detector", "map", "obj.data", "tiny.cfg", "absent.weights"}, 1, {"absent.weights"});
@@ -86,18 +80,15 @@ TEST_CASE("missing files are named") {
 
 TEST_CASE("mistakes in the cfg are found with file and line") {
   const Workshop workshop;
-  check_cfg_error(workshop, "filters=21", "filters=30",
-                  {"bad.cfg:52: filters=30 does not fit [yolo] on line 55", "filters must be 21"});
+  check_cfg_error(workshop, "filters=21", "filters=30", {"bad.cfg:52: filters=30 does not fit [yolo] on line 55", "filters must be 21"});
   check_cfg_error(workshop, "classes=2", "classes=5", {"bad.cfg:52", "filters must be 30"});
   check_cfg_error(workshop, "jitter=.1", "jiter=.1", {"bad.cfg:60: [yolo] has no key 'jiter'; did you mean 'jitter'?"});
   check_cfg_error(workshop, "jitter=.1", "scale_x_y=1.05", {"bad.cfg:60", "scale_x_y", "decoded"});
   check_cfg_error(workshop, "[maxpool]", "[maxpol]", {"bad.cfg:28", "did you mean [maxpool]?"});
-  check_cfg_error(workshop, "batch=8", "batch=eight",
-                  {"bad.cfg:3: batch=eight is no good value; it must be a whole number of at least 1"});
+  check_cfg_error(workshop, "batch=8", "batch=eight", {"bad.cfg:3: batch=eight is no good value; it must be a whole number of at least 1"});
   check_cfg_error(workshop, "subdivisions=2", "subdivisions=3", {"bad.cfg:4", "no multiple"});
   check_cfg_error(workshop, "activation=leaky", "activation=leeky", {"bad.cfg:26", "one of linear, leaky"});
-  check_cfg_error(workshop, "anchors=12,12, 20,20, 30,30", "anchors=12,12, 20,20",
-                  {"bad.cfg:57", "4 numbers", "num=3 needs 6"});
+  check_cfg_error(workshop, "anchors=12,12, 20,20, 30,30", "anchors=12,12, 20,20", {"bad.cfg:57", "4 numbers", "num=3 needs 6"});
   check_cfg_error(workshop, "mask=0,1,2", "mask=0,1,5", {"bad.cfg:56", "num=3 allows 0 to 2"});
   check_cfg_error(workshop, "scales=.1,.1", "scales=.1", {"bad.cfg:18", "one scale per step"});
   check_cfg_error(workshop, "steps=15,18", "steps=18,15", {"bad.cfg:17", "must rise"});
@@ -107,8 +98,7 @@ TEST_CASE("mistakes in the cfg are found with file and line") {
                   {"bad.cfg:50", "[route] has no key 'groups'"});
   check_cfg_error(workshop, "[convolutional]", "[distributed]\nworkrs=local:2\n\n[convolutional]",
                   {"bad.cfg:21", "did you mean 'workers'?"});
-  check_cfg_error(workshop, "[convolutional]", "[distributed]\ngrid=2by2\n\n[convolutional]",
-                  {"bad.cfg:21", "ROWSxCOLUMNS"});
+  check_cfg_error(workshop, "[convolutional]", "[distributed]\ngrid=2by2\n\n[convolutional]", {"bad.cfg:21", "ROWSxCOLUMNS"});
   check_cfg_error(workshop, "max_batches=20\n", "", {"bad.cfg:2", "max_batches"});
 }
 
@@ -152,14 +142,11 @@ TEST_CASE("weights that do not fit are refused with the layer") {
   REQUIRE(workshop.run({"detector", "train", "obj.data", "short.cfg"}).code == 0);
   const std::string good = workshop.read("backup/short_final.weights");
   workshop.write("torn.weights", good.substr(0, good.size() - 10));
-  check_error(workshop, {"detector", "map", "obj.data", "tiny.cfg", "torn.weights"}, 1,
-              {"torn.weights", "layer 4 (convolutional)"});
+  check_error(workshop, {"detector", "map", "obj.data", "tiny.cfg", "torn.weights"}, 1, {"torn.weights", "layer 4 (convolutional)"});
   workshop.write("long.weights", good + "12345678");
-  check_error(workshop, {"detector", "map", "obj.data", "tiny.cfg", "long.weights"}, 1,
-              {"long.weights", "8 bytes more"});
+  check_error(workshop, {"detector", "map", "obj.data", "tiny.cfg", "long.weights"}, 1, {"long.weights", "8 bytes more"});
   workshop.write("text.weights", "hello");
-  check_error(workshop, {"detector", "map", "obj.data", "tiny.cfg", "text.weights"}, 1,
-              {"text.weights", "is no weights file"});
+  check_error(workshop, {"detector", "map", "obj.data", "tiny.cfg", "text.weights"}, 1, {"text.weights", "is no weights file"});
 }
 
 TEST_CASE("a loss that is no number stops the training and keeps the last good weights") {

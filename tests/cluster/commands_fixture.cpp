@@ -97,8 +97,8 @@ void draw_sample(std::mt19937_64& random, int class_id, const std::string& image
     cv::circle(picture, {left + size / 2, top + size / 2}, size / 2, {20, 20, 20}, cv::FILLED);
   REQUIRE(cv::imwrite(image, picture));
   const auto relative = [](double value) { return std::to_string(value / kSide); };
-  std::ofstream(label) << class_id << ' ' << relative(left + size / 2.0) << ' ' << relative(top + size / 2.0) << ' '
-                       << relative(size) << ' ' << relative(size) << '\n';
+  std::ofstream(label) << class_id << ' ' << relative(left + size / 2.0) << ' ' << relative(top + size / 2.0) << ' ' << relative(size)
+                       << ' ' << relative(size) << '\n';
 }
 
 // Reads both pipes until they end or time is up.
@@ -158,25 +158,21 @@ Workshop::Workshop() {
   write("obj.names", "square\ndisc\n");
   write("obj.data", "classes = 2\ntrain = train.txt\nvalid = valid.txt\nnames = obj.names\nbackup = backup\n");
   write("tiny.cfg", kTinyCfg);
-  derive_cfg("region.cfg", "mask=0,1,2\nanchors=12,12, 20,20, 30,30\n",
-             "anchors=1.5,1.5, 2.5,2.5, 4,4\nbias_match=1\nsoftmax=1\n");
+  derive_cfg("region.cfg", "mask=0,1,2\nanchors=12,12, 20,20, 30,30\n", "anchors=1.5,1.5, 2.5,2.5, 4,4\nbias_match=1\nsoftmax=1\n");
   derive_cfg("region.cfg", "[yolo]", "[region]", "region.cfg");
   derive_cfg("region.cfg", "ignore_thresh=.7\ntruth_thresh=1\n", "thresh=.6\n", "region.cfg");
 }
 
 Workshop::~Workshop() { std::filesystem::remove_all(folder_); }
 
-void Workshop::write(const std::string& name, const std::string& text) const {
-  std::ofstream(folder_ / name, std::ios::binary) << text;
-}
+void Workshop::write(const std::string& name, const std::string& text) const { std::ofstream(folder_ / name, std::ios::binary) << text; }
 
 std::string Workshop::read(const std::string& name) const {
   std::ifstream file(folder_ / name, std::ios::binary);
   return {std::istreambuf_iterator<char>(file), {}};
 }
 
-void Workshop::derive_cfg(const std::string& name, const std::string& from, const std::string& to,
-                          const std::string& base) const {
+void Workshop::derive_cfg(const std::string& name, const std::string& from, const std::string& to, const std::string& base) const {
   std::string text = read(base);
   const std::size_t at = text.find(from);
   REQUIRE_MESSAGE(at != std::string::npos, from);

@@ -39,8 +39,7 @@ class Workshop {
               const std::string& signal_after_line = "") const;
 
   // The text of tiny.cfg with `from` replaced by `to` (which must occur), written as `name`.
-  void derive_cfg(const std::string& name, const std::string& from, const std::string& to,
-                  const std::string& base = "tiny.cfg") const;
+  void derive_cfg(const std::string& name, const std::string& from, const std::string& to, const std::string& base = "tiny.cfg") const;
 
  private:
   std::filesystem::path folder_;

@@ -16,8 +16,7 @@ using tessera::testing::Workshop;
 
 namespace {
 
-const std::regex kLogLine(
-    R"((\d+): ([0-9.]+), ([0-9.]+) avg loss, ([0-9.]+) rate, ([0-9.]+) seconds, (\d+) images, ([0-9.]+) hours left)");
+const std::regex kLogLine(R"((\d+): ([0-9.]+), ([0-9.]+) avg loss, ([0-9.]+) rate, ([0-9.]+) seconds, (\d+) images, ([0-9.]+) hours left)");
 
 struct LogLine {
   int iteration = 0;
@@ -28,8 +27,8 @@ struct LogLine {
 std::vector<LogLine> log_lines(const std::string& text) {
   std::vector<LogLine> lines;
   for (std::sregex_iterator match(text.begin(), text.end(), kLogLine), end; match != end; ++match)
-    lines.push_back({std::stoi((*match)[1]), std::stod((*match)[2]), std::stod((*match)[3]), std::stod((*match)[4]),
-                     std::stoi((*match)[6])});
+    lines.push_back(
+        {std::stoi((*match)[1]), std::stod((*match)[2]), std::stod((*match)[3]), std::stod((*match)[4]), std::stoi((*match)[6])});
   return lines;
 }
 
@@ -69,8 +68,8 @@ TEST_CASE("detector train writes log lines, weights, charts; the rate is never 0
   }
   CHECK(lines.back().average < lines.front().average);
   CHECK(log_lines(workshop.read("out.log")).size() == 20);
-  for (const char* file : {"backup/tiny_last.weights", "backup/tiny_final.weights", "backup/tiny_best.weights",
-                           "backup/tiny_last.state", "backup/tiny_last.momentum", "chart.png", "chart_tiny.png"})
+  for (const char* file : {"backup/tiny_last.weights", "backup/tiny_final.weights", "backup/tiny_best.weights", "backup/tiny_last.state",
+                           "backup/tiny_last.momentum", "chart.png", "chart_tiny.png"})
     CHECK_MESSAGE(workshop.has(file), file);
   CHECK(seen_of(workshop.read("backup/tiny_final.weights")) == 160);
   CHECK(!cv::imread(workshop.path("chart.png")).empty());
@@ -96,8 +95,8 @@ TEST_CASE("an interrupted training saves, and resumed it ends with the weights o
   const std::string undisturbed = workshop.read("backup/tiny_final.weights");
   workshop.remove("backup");
 
-  const Outcome interrupted = workshop.run(
-      {"detector", "train", "obj.data", "tiny.cfg", "-dont_show", "-map", "-map_every", "5"}, "", 120, "7: ");
+  const Outcome interrupted =
+      workshop.run({"detector", "train", "obj.data", "tiny.cfg", "-dont_show", "-map", "-map_every", "5"}, "", 120, "7: ");
   INFO(interrupted.err);
   REQUIRE(interrupted.code == 130);
   const std::uint64_t seen = seen_of(workshop.read("backup/tiny_last.weights"));
@@ -127,8 +126,8 @@ TEST_CASE("a finished training says so and starts over with -clear") {
 
 TEST_CASE("options stand anywhere and in any of Darknet's spellings; options of other Darknets get one line") {
   const Workshop workshop;
-  const Outcome outcome = workshop.run(
-      {"detector", "--map", "--dont-show", "train", "obj.data", "-gpus", "0,1", "tiny.cfg", "-mjpeg_port", "8090"});
+  const Outcome outcome =
+      workshop.run({"detector", "--map", "--dont-show", "train", "obj.data", "-gpus", "0,1", "tiny.cfg", "-mjpeg_port", "8090"});
   REQUIRE_SUCCESS(outcome);
   CHECK(log_lines(outcome.out).size() == 20);
   CHECK(contains(outcome.out, "mAP at iteration 20:"));
@@ -178,24 +177,23 @@ TEST_CASE("detector test, map, recall, valid, partial and detect on trained weig
     std::smatch match;
     REQUIRE(std::regex_search(map.out, match, std::regex(R"(\(mAP@0\.50\) = ([0-9.]+), or)")));
     CHECK(std::stod(match[1]) > 0.3);
-    const Outcome strict =
-        workshop.run({"detector", "map", "obj.data", "long.cfg", weights, "-iou_thresh", "0.75", "-points", "101"});
+    const Outcome strict = workshop.run({"detector", "map", "obj.data", "long.cfg", weights, "-iou_thresh", "0.75", "-points", "101"});
     REQUIRE_SUCCESS(strict);
     CHECK(contains(strict.out, "mAP@0.75"));
     CHECK(contains(strict.out, "used 101 recall points"));
   }
   {
     INFO("test writes predictions.jpg, JSON of a list, and labels");
-    const Outcome one = workshop.run({"detector", "test", "obj.data", "long.cfg", weights, "images/square0.png",
-                                      "-thresh", "0.05", "-ext_output", "-dont_show"});
+    const Outcome one = workshop.run(
+        {"detector", "test", "obj.data", "long.cfg", weights, "images/square0.png", "-thresh", "0.05", "-ext_output", "-dont_show"});
     REQUIRE_SUCCESS(one);
     CHECK(contains(one.out, "images/square0.png: Predicted in "));
     CHECK(contains(one.out, "left_x:"));
     CHECK(!cv::imread(workshop.path("predictions.jpg")).empty());
 
-    const Outcome list = workshop.run({"detector", "test", "obj.data", "long.cfg", weights, "-thresh", "0.05", "-out",
-                                       "result.json", "-dont_show", "-save_labels"},
-                                      workshop.read("valid.txt"));
+    const Outcome list = workshop.run(
+        {"detector", "test", "obj.data", "long.cfg", weights, "-thresh", "0.05", "-out", "result.json", "-dont_show", "-save_labels"},
+        workshop.read("valid.txt"));
     REQUIRE_SUCCESS(list);
     const auto frames = nlohmann::json::parse(workshop.read("result.json"));
     REQUIRE(frames.size() == 8);
@@ -205,8 +203,7 @@ TEST_CASE("detector test, map, recall, valid, partial and detect on trained weig
   }
   {
     INFO("detect needs no .data file");
-    const Outcome detect =
-        workshop.run({"detect", "long.cfg", weights, "images/square0.png", "-thresh", "0.05", "-dont_show"});
+    const Outcome detect = workshop.run({"detect", "long.cfg", weights, "images/square0.png", "-thresh", "0.05", "-dont_show"});
     REQUIRE_SUCCESS(detect);
     CHECK(contains(detect.out, "class "));
   }
@@ -230,8 +227,7 @@ TEST_CASE("detector test, map, recall, valid, partial and detect on trained weig
     workshop.derive_cfg("more.cfg", "classes=2", "classes=3");
     workshop.derive_cfg("more.cfg", "filters=21", "filters=24", "more.cfg");
     workshop.write("more.data", "classes = 3\ntrain = train.txt\n");
-    const Outcome fine_tuned =
-        workshop.run({"detector", "train", "more.data", "more.cfg", "start.conv.4", "-dont_show"});
+    const Outcome fine_tuned = workshop.run({"detector", "train", "more.data", "more.cfg", "start.conv.4", "-dont_show"});
     REQUIRE_SUCCESS(fine_tuned);
     CHECK(contains(fine_tuned.out, "the first 3 of 4 layers with weights"));
     const Outcome whole = workshop.run({"detector", "train", "more.data", "more.cfg", weights, "-dont_show"});
@@ -240,9 +236,8 @@ TEST_CASE("detector test, map, recall, valid, partial and detect on trained weig
   }
   {
     INFO("demo reads a video and writes one");
-    const Outcome demo = workshop.run(
-        {"detector", "demo", "obj.data", "long.cfg", weights, "images/square%d.png", "-dont_show", "-prefix", "frame",
-         "-out_filename", "film.avi"});
+    const Outcome demo = workshop.run({"detector", "demo", "obj.data", "long.cfg", weights, "images/square%d.png", "-dont_show", "-prefix",
+                                       "frame", "-out_filename", "film.avi"});
     CHECK(demo.code == 0);
     CHECK(workshop.has("frame_00000000.jpg"));
     REQUIRE(workshop.has("film.avi"));
@@ -260,16 +255,14 @@ TEST_CASE("detector test, map, recall, valid, partial and detect on trained weig
     const Outcome demo = workshop.run({"detector", "demo", "obj.data", "long.cfg", weights, "images/square%d.png"});
     CHECK(demo.code == 1);
     CHECK(contains(demo.err, "/darknet-video.so: cannot open"));
-    const Outcome picture =
-        workshop.run({"detector", "test", "obj.data", "long.cfg", weights, "images/square0.png", "-dont_show"});
+    const Outcome picture = workshop.run({"detector", "test", "obj.data", "long.cfg", weights, "images/square0.png", "-dont_show"});
     CHECK(picture.code == 0);
   }
 }
 
 TEST_CASE("calc_anchors prints and writes anchors that fit") {
   const Workshop workshop;
-  const Outcome outcome =
-      workshop.run({"detector", "calc_anchors", "obj.data", "-num_of_clusters", "3", "-width", "64", "-height", "64"});
+  const Outcome outcome = workshop.run({"detector", "calc_anchors", "obj.data", "-num_of_clusters", "3", "-width", "64", "-height", "64"});
   REQUIRE_SUCCESS(outcome);
   std::smatch match;
   REQUIRE(std::regex_search(outcome.out, match, std::regex(R"(avg IoU = ([0-9.]+) %)")));
@@ -328,8 +321,8 @@ type=sse
   std::smatch match;
   REQUIRE(std::regex_search(valid.out, match, std::regex(R"(8: top 1: ([0-9.]+))")));
   CHECK(std::stod(match[1]) > 0.6);
-  const Outcome predicted = workshop.run({"classifier", "predict", "class.data", "class.cfg",
-                                          "backup/class_final.weights", "images/square0.png", "-top", "2"});
+  const Outcome predicted =
+      workshop.run({"classifier", "predict", "class.data", "class.cfg", "backup/class_final.weights", "images/square0.png", "-top", "2"});
   REQUIRE_SUCCESS(predicted);
   CHECK(contains(predicted.out, "%: square"));
   CHECK(contains(predicted.out, "%: disc"));

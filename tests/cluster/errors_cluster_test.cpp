@@ -31,8 +31,7 @@ void check_fails(Process& process, const std::vector<std::string>& parts) {
   for (const auto& part : parts) CHECK_MESSAGE(message.find(part) != std::string::npos, "wanted: ", part);
 }
 
-void check_cfg_fails(const TrainingFolder& folder, const std::vector<std::string>& lines,
-                     const std::vector<std::string>& parts) {
+void check_cfg_fails(const TrainingFolder& folder, const std::vector<std::string>& lines, const std::vector<std::string>& parts) {
   INFO(lines[0]);
   TrainingCfg cfg;
   cfg.distributed = lines;
@@ -41,8 +40,7 @@ void check_cfg_fails(const TrainingFolder& folder, const std::vector<std::string
   CHECK(folder.leftovers().empty());
 }
 
-void check_cluster_file_fails(const TrainingFolder& folder, const std::string& text,
-                              const std::vector<std::string>& parts) {
+void check_cluster_file_fails(const TrainingFolder& folder, const std::string& text, const std::vector<std::string>& parts) {
   INFO(text);
   folder.write("cluster.json", text);
   check_cfg_fails(folder, {"workers=cluster.json"}, parts);
@@ -52,9 +50,7 @@ void check_cluster_file_fails(const TrainingFolder& folder, const std::string& t
 class FakeWorker {
  public:
   explicit FakeWorker(std::string answer)
-      : control_(*tessera::transport::listen_control("tcp://127.0.0.1:*")),
-        answer_(std::move(answer)),
-        thread_([this] { serve(); }) {}
+      : control_(*tessera::transport::listen_control("tcp://127.0.0.1:*")), answer_(std::move(answer)), thread_([this] { serve(); }) {}
   ~FakeWorker() {
     stop_ = true;
     thread_.join();
@@ -92,8 +88,7 @@ TEST_CASE("the [distributed] section's mistakes are named with file and line") {
   check_cfg_fails(folder, {"grid=3x2", "workers=local:4"}, {"bad.cfg:17", "grid 3x2 has 6 tiles for 4"});
   check_cfg_fails(folder, {"memory_mb=-1", "workers=local:2"}, {"bad.cfg:18", "memory_mb"});
   check_cfg_fails(folder, {"wire=fp8", "workers=local:2"}, {"bad.cfg:18", "wire"});
-  check_cfg_fails(folder, {"layers=11", "workers=local:2"},
-                  {"bad.cfg:17", "layer 10 cannot be wrapped", "yolo", "layers 0 to 9"});
+  check_cfg_fails(folder, {"layers=11", "workers=local:2"}, {"bad.cfg:17", "layer 10 cannot be wrapped", "yolo", "layers 0 to 9"});
   check_cfg_fails(folder, {"layers=0", "workers=local:2"}, {"bad.cfg:18", "layers"});
 
   Process missing({darknet_program(), "detector", "train", "obj.data", "absent.cfg", "-dont_show"}, folder.path());
@@ -119,15 +114,13 @@ TEST_CASE("cluster files that are broken are refused") {
   check_cluster_file_fails(folder, R"({"workers": []})", {"cluster.json", "\"workers\""});
   check_cluster_file_fails(folder, R"({"workers": ["tcp://a:1"]})", {"cluster.json: worker 1", "address"});
   check_cluster_file_fails(folder, R"({"workers": [{"name": "pi1"}]})", {"cluster.json: worker 1"});
-  check_cluster_file_fails(folder, R"({"workers": [{"address": "pi1.local"}]})",
-                           {"cluster.json: worker 1", "pi1.local"});
+  check_cluster_file_fails(folder, R"({"workers": [{"address": "pi1.local"}]})", {"cluster.json: worker 1", "pi1.local"});
   check_cluster_file_fails(folder, R"({"workers": [{"address": 5}]})", {"cluster.json: worker 1", "\"address\"", "5"});
   check_cluster_file_fails(folder, R"({"workers": [{"address": "tcp://127.0.0.1:5555", "sped": 2}]})",
                            {"cluster.json: worker 1", "sped", "speed"});
   check_cluster_file_fails(folder, R"({"workers": [{"address": "tcp://127.0.0.1:5555", "speed": -2}]})",
                            {"cluster.json: worker 1", "speed", "-2"});
-  check_cluster_file_fails(folder,
-                           R"({"workers": [{"address": "tcp://127.0.0.1:5555"}, {"address": "tcp://127.0.0.1:5555"}]})",
+  check_cluster_file_fails(folder, R"({"workers": [{"address": "tcp://127.0.0.1:5555"}, {"address": "tcp://127.0.0.1:5555"}]})",
                            {"cluster.json: worker 2", "twice"});
 }
 
@@ -142,17 +135,16 @@ TEST_CASE("a worker of another version is refused") {
   const TrainingFolder folder;
   {
     INFO("one that does not mind");
-    const FakeWorker worker(tessera::wire::control_text(
-        "welcome", {{"name", "old"}, {"cores", 4}, {"memory_bytes", 1 << 30}, {"protocol", kProtocol + 1}}));
+    const FakeWorker worker(
+        tessera::wire::control_text("welcome", {{"name", "old"}, {"cores", 4}, {"memory_bytes", 1 << 30}, {"protocol", kProtocol + 1}}));
     folder.write_cluster_file({worker.address()});
-    check_cfg_fails(folder, {"workers=cluster.json"},
-                    {"worker w1", fmt::format("protocol {}", kProtocol + 1), "same version"});
+    check_cfg_fails(folder, {"workers=cluster.json"}, {"worker w1", fmt::format("protocol {}", kProtocol + 1), "same version"});
     CHECK(worker.asked());
   }
   {
     INFO("one that refuses this version");
-    const FakeWorker worker(tessera::wire::control_text(
-        "refuse", {{"code", 5}, {"message", "it speaks protocol 7, this coordinator 1"}, {"peer", -1}}));
+    const FakeWorker worker(
+        tessera::wire::control_text("refuse", {{"code", 5}, {"message", "it speaks protocol 7, this coordinator 1"}, {"peer", -1}}));
     folder.write_cluster_file({worker.address()});
     check_cfg_fails(folder, {"workers=cluster.json"}, {"worker w1", "it speaks protocol 7"});
     CHECK(worker.asked());
@@ -160,11 +152,9 @@ TEST_CASE("a worker of another version is refused") {
   {
     INFO("ours, asked by another version");
     const WorkerProcess worker(folder.path());
-    const auto client =
-        tessera::transport::connect_control(worker.address(), "other", Deadline::after(Milliseconds(5000)));
+    const auto client = tessera::transport::connect_control(worker.address(), "other", Deadline::after(Milliseconds(5000)));
     REQUIRE(client);
-    REQUIRE((*client)->send(tessera::wire::control_text("hello", {{"protocol", kProtocol + 1}}), {},
-                            Deadline::after(Milliseconds(1000))));
+    REQUIRE((*client)->send(tessera::wire::control_text("hello", {{"protocol", kProtocol + 1}}), {}, Deadline::after(Milliseconds(1000))));
     const auto answer = (*client)->receive(Deadline::after(Milliseconds(5000)));
     REQUIRE(answer);
     REQUIRE(answer->has_value());

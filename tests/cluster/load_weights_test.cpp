@@ -5,9 +5,9 @@
 #include <cmath>
 #include <vector>
 
-#include "darknet/engine.hpp"
-#include "darknet/network_file.hpp"
-#include "darknet/weights_file.hpp"
+#include "darknet/training/engine.hpp"
+#include "darknet/upstream/network_file.hpp"
+#include "darknet/upstream/weights_file.hpp"
 #include "tests/support/training_run.hpp"
 
 namespace tessera {

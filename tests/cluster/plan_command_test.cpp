@@ -29,9 +29,8 @@ TEST_CASE("plan prints the grid, the groups, every layer and every device") {
   const Workshop workshop;
   const Outcome outcome = run(workshop, {"tiny.cfg", "-workers", "4"}, 0);
   INFO(outcome.out);
-  for (const char* part :
-       {"4 images a pass, 4 devices, grid ", "forward_groups = 0", "backward_groups = ", "convolutional", "maxpool",
-        "coordinator", "worker 1", "worker 4", "an iteration of 2 x 4 images", "'pi3'"})
+  for (const char* part : {"4 images a pass, 4 devices, grid ", "forward_groups = 0", "backward_groups = ", "convolutional", "maxpool",
+                           "coordinator", "worker 1", "worker 4", "an iteration of 2 x 4 images", "'pi3'"})
     CHECK_MESSAGE(has(outcome.out, part), part);
   CHECK_FALSE(has(outcome.out, "worker 5"));
   CHECK_FALSE(has(outcome.out, "conv_forward"));
@@ -40,9 +39,8 @@ TEST_CASE("plan prints the grid, the groups, every layer and every device") {
 TEST_CASE("plan -print shows the steps of every device, -test none of training") {
   const Workshop workshop;
   const Outcome train = run(workshop, {"tiny.cfg", "-workers", "2", "-print"}, 0);
-  for (const char* part :
-       {"program of coordinator (training)", "program of worker 1 (training)", "program of worker 2 (training)",
-        "conv_forward", "normalize_maxpool", "conv_backward_weights", "boundary_first = ", "buffers: "})
+  for (const char* part : {"program of coordinator (training)", "program of worker 1 (training)", "program of worker 2 (training)",
+                           "conv_forward", "normalize_maxpool", "conv_backward_weights", "boundary_first = ", "buffers: "})
     CHECK_MESSAGE(has(train.out, part), part);
   const Outcome test = run(workshop, {"tiny.cfg", "-workers", "2", "-print", "-test"}, 0);
   CHECK(has(test.out, "program of worker 2 (test)"));
@@ -69,8 +67,8 @@ TEST_CASE("plan -json is JSON that agrees with what was asked for") {
   REQUIRE(forecast["devices"].size() == 5);
   CHECK(forecast["devices"][0]["name"] == "coordinator");
   CHECK(forecast["devices"][4]["multiply_adds"] > 0);
-  const double seconds = forecast["iteration_seconds"], forward = forecast["forward_seconds"],
-               backward = forecast["backward_seconds"], reduce = forecast["reduce_seconds"];
+  const double seconds = forecast["iteration_seconds"], forward = forecast["forward_seconds"], backward = forecast["backward_seconds"],
+               reduce = forecast["reduce_seconds"];
   CHECK(seconds == doctest::Approx(2 * (forward + backward) + reduce));
 }
 

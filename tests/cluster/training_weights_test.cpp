@@ -17,9 +17,7 @@ constexpr double kSameResult = 1e-4;
 // What `darknet detector test` of the program under test, or stock Darknet's own, prints about objects.
 std::vector<std::string> object_lines(const TrainingFolder& folder, const std::string& program, const std::string& cfg,
                                       const std::string& weights) {
-  Process process(
-      {program, "detector", "test", "obj.data", cfg, weights, "images/0.png", "-thresh", "0.005", "-dont_show"},
-      folder.path());
+  Process process({program, "detector", "test", "obj.data", cfg, weights, "images/0.png", "-thresh", "0.005", "-dont_show"}, folder.path());
   process.wait(60);
   std::vector<std::string> lines;
   std::string all = process.out();
@@ -53,8 +51,7 @@ TEST_CASE("weights saved by an interrupted training with workers load in stock D
 
   {
     INFO("to the last digit that is printed, by the two programs");
-    CHECK(object_lines(folder, darknet_program(), "cut.cfg", path) ==
-          object_lines(folder, TESSERA_STOCK_DARKNET, "plain.cfg", path));
+    CHECK(object_lines(folder, darknet_program(), "cut.cfg", path) == object_lines(folder, TESSERA_STOCK_DARKNET, "plain.cfg", path));
   }
   {
     INFO("stock reads what we wrote, and we go on from what stock writes");

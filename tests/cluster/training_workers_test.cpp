@@ -94,15 +94,14 @@ TEST_CASE("wire=fp16 is announced, sends less, and ends near the exact weights")
 TEST_CASE("grids and groups change nothing but the order of sums") {
   const TrainingFolder folder;
   const std::string alone = train(folder, "alone", with_workers(0));
-  check_same_result(train(folder, "each", with_workers(4, {"grid=2x2", "forward_groups=each", "backward_groups=each"})),
-                    alone);
-  check_same_result(train(folder, "one", with_workers(4, {"grid=2x2", "forward_groups=one", "backward_groups=one"})),
-                    alone);
-  check_same_result(
-      train(folder, "listed", with_workers(3, {"grid=3x1", "forward_groups=0,4,8", "backward_groups=1,5,9"})), alone);
+  check_same_result(train(folder, "each", with_workers(4, {"grid=2x2", "forward_groups=each", "backward_groups=each"})), alone);
+  check_same_result(train(folder, "one", with_workers(4, {"grid=2x2", "forward_groups=one", "backward_groups=one"})), alone);
+  check_same_result(train(folder, "listed", with_workers(3, {"grid=3x1", "forward_groups=0,4,8", "backward_groups=1,5,9"})), alone);
   check_same_result(train(folder, "fewer", with_workers(2, {"grid=1x2", "layers=5"})), alone);
   // The order of computing and sending is another, the sums are the same.
-  const auto in_order = [&](const char* order) { return train(folder, order, with_workers(4, {"grid=2x2", "forward_groups=each", order})); };
+  const auto in_order = [&](const char* order) {
+    return train(folder, order, with_workers(4, {"grid=2x2", "forward_groups=each", order}));
+  };
   CHECK(in_order("boundary_first=on") == in_order("boundary_first=off"));
 }
 

@@ -78,8 +78,7 @@ TEST_CASE("darknet worker and darknet-worker take the same command lines and ref
                                                          {"-i", "0", "-map"},
                                                          {"-parent", "x y"}};
   for (const auto& words : refused) {
-    std::vector<std::string> whole{darknet_program(), "worker"}, own{worker_program()},
-        own_with_word{worker_program(), "worker"};
+    std::vector<std::string> whole{darknet_program(), "worker"}, own{worker_program()}, own_with_word{worker_program(), "worker"};
     for (auto* command : {&whole, &own, &own_with_word}) command->insert(command->end(), words.begin(), words.end());
     CAPTURE(words.front());
     Process reference(whole, folder.path());
@@ -94,8 +93,7 @@ TEST_CASE("darknet worker and darknet-worker take the same command lines and ref
   }
   for (const auto& program : {std::vector{darknet_program(), std::string("worker")}, std::vector{worker_program()}}) {
     std::vector<std::string> command = program;
-    for (const char* word : {"--listen=tcp://127.0.0.1:*", "-name", "a name", "-dont_show", "-i", "0"})
-      command.emplace_back(word);
+    for (const char* word : {"--listen=tcp://127.0.0.1:*", "-name", "a name", "-dont_show", "-i", "0"}) command.emplace_back(word);
     Process process(command, folder.path());
     process.wait_for_line("worker listens at tcp://127.0.0.1:", 20);
     CHECK(process.has_line("option -i has no meaning here"));

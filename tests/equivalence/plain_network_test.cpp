@@ -161,14 +161,16 @@ TEST_CASE("training of every family without [distributed] gives stock Darknet's 
 }
 
 TEST_CASE("layers that cannot be wrapped stay on upstream's code, the others around them do not") {
-  const std::string head = "[net]\nbatch=2\nheight=12\nwidth=12\nchannels=3\nlearning_rate=0.001\nmomentum=0.9\ndecay=0.0005\nmax_batches=9\n";
+  const std::string head =
+      "[net]\nbatch=2\nheight=12\nwidth=12\nchannels=3\nlearning_rate=0.001\nmomentum=0.9\ndecay=0.0005\nmax_batches=9\n";
   const auto convolution = [](int filters, int size, int stride, int more) {
-    return fmt::format("[convolutional]\nfilters={}\nsize={}\nstride={}\npad={}\nbatch_normalize={}\nactivation={}\n", filters, size, stride, size > 1,
-                       more > 0, more > 0 ? "leaky" : "linear");
+    return fmt::format("[convolutional]\nfilters={}\nsize={}\nstride={}\npad={}\nbatch_normalize={}\nactivation={}\n", filters, size,
+                       stride, size > 1, more > 0, more > 0 ? "leaky" : "linear");
   };
   // A grouped convolution, a 1x1 convolution with stride 2 and a fully connected layer between the others.
-  const std::string mixed = head + convolution(4, 3, 1, 1) + convolution(6, 3, 1, 1) + "[convolutional]\nfilters=4\nsize=3\nstride=1\npad=1\ngroups=2\nactivation=leaky\n" +
-                            convolution(8, 3, 1, 1) + convolution(4, 1, 2, 0) + convolution(5, 3, 1, 1) +
+  const std::string mixed = head + convolution(4, 3, 1, 1) + convolution(6, 3, 1, 1) +
+                            "[convolutional]\nfilters=4\nsize=3\nstride=1\npad=1\ngroups=2\nactivation=leaky\n" + convolution(8, 3, 1, 1) +
+                            convolution(4, 1, 2, 0) + convolution(5, 3, 1, 1) +
                             "[dropout]\nprobability=.0\n[connected]\noutput=3\nactivation=linear\n[softmax]\n";
   const testing::Quiet quiet;
   Rng rng(testing::seed());
@@ -192,7 +194,8 @@ TEST_CASE("layers that cannot be wrapped stay on upstream's code, the others aro
   }
   CHECK(testing::weight_error(*pair.ours, *pair.stock) <= kWeightTolerance);
   CHECK(testing::relative_error(pair.ours->layers[7].weights, pair.stock->layers[7].weights,
-                                static_cast<std::size_t>(pair.stock->layers[7].inputs * pair.stock->layers[7].outputs)) <= kWeightTolerance);
+                                static_cast<std::size_t>(pair.stock->layers[7].inputs * pair.stock->layers[7].outputs)) <=
+        kWeightTolerance);
 
   // Nothing to wrap: no engine, and no error.
   const Pair flat(head + "[connected]\noutput=3\nactivation=linear\n[softmax]\n", rng);

@@ -23,9 +23,13 @@ constexpr double kWeightTolerance = 1e-3, kLossTolerance = 1e-3;
 std::string training_lines(int policy, bool detector) {
   const double rate = detector ? 0.0005 : 0.02;
   switch (policy) {
-    case 0: return fmt::format("learning_rate={}\nmomentum=0.9\ndecay=0.0005\nburn_in=5\npolicy=steps\nsteps=10,15\nscales=.1,.5\nmax_batches=20\n", rate);
-    case 1: return fmt::format("learning_rate={}\nmomentum=0.9\ndecay=0.005\npolicy=poly\npower=4\nmax_batches=40\n", rate);
-    default: return fmt::format("learning_rate={}\nmomentum=0.8\ndecay=0.001\npolicy=constant\nmax_batches=20\n", rate);
+    case 0:
+      return fmt::format(
+          "learning_rate={}\nmomentum=0.9\ndecay=0.0005\nburn_in=5\npolicy=steps\nsteps=10,15\nscales=.1,.5\nmax_batches=20\n", rate);
+    case 1:
+      return fmt::format("learning_rate={}\nmomentum=0.9\ndecay=0.005\npolicy=poly\npower=4\nmax_batches=40\n", rate);
+    default:
+      return fmt::format("learning_rate={}\nmomentum=0.8\ndecay=0.001\npolicy=constant\nmax_batches=20\n", rate);
   }
 }
 
@@ -48,9 +52,13 @@ testing::TwinCase training_case(std::uint64_t seed, testing::Family family) {
 }
 
 // Makes the weights that a participant does not read the coordinator's.
-void forgive_unread(const program::WeightsRead& read, const graph::Graph& graph, int node, const exec::LayerParameters& of, const exec::LayerParameters& coordinator) {
-  const auto channels = static_cast<std::size_t>(graph.input_channels(node)), filter = of.weights.size() / of.biases.size(), taps = filter / channels;
-  const auto in = [](geometry::Range range, std::size_t i) { return range.contains({static_cast<geometry::Index>(i), static_cast<geometry::Index>(i) + 1}); };
+void forgive_unread(const program::WeightsRead& read, const graph::Graph& graph, int node, const exec::LayerParameters& of,
+                    const exec::LayerParameters& coordinator) {
+  const auto channels = static_cast<std::size_t>(graph.input_channels(node)), filter = of.weights.size() / of.biases.size(),
+             taps = filter / channels;
+  const auto in = [](geometry::Range range, std::size_t i) {
+    return range.contains({static_cast<geometry::Index>(i), static_cast<geometry::Index>(i) + 1});
+  };
   for (std::size_t i = 0; i < of.weights.size(); ++i)
     if (!in(read.filters, i / filter) && !in(read.channels, i % filter / taps)) of.weights[i] = coordinator.weights[i];
   for (std::size_t i = 0; i < of.biases.size() && !graph[node].batch_normalize; ++i)
@@ -65,8 +73,8 @@ bool replicas_are_equal(const graph::Graph& graph, exec::Interpreter& interprete
   for (int p = 1; p < interpreter.participants(); ++p) {
     for (std::size_t node = 0; node < sharding.by_channels.size(); ++node)
       if (sharding.by_channels[node])
-        forgive_unread(sharding.reads[node][static_cast<std::size_t>(p)], graph, static_cast<int>(node), interpreter.parameters(p).layers[node],
-                       interpreter.parameters(0).layers[node]);
+        forgive_unread(sharding.reads[node][static_cast<std::size_t>(p)], graph, static_cast<int>(node),
+                       interpreter.parameters(p).layers[node], interpreter.parameters(0).layers[node]);
     exec::write_parameters(interpreter.parameters(p), other);
     if (first != other) return false;
   }
@@ -125,7 +133,8 @@ TEST_CASE("20 iterations of training give stock Darknet's weights and losses, th
     ++cases, uncertain += error > kWeightTolerance;
     CHECK(replicas_are_equal(c.graph, twins.ours().interpreter()));
     // The comparison means something: training has moved the weights much further than that.
-    if (!c.options.may_stop_backward) CHECK(testing::relative_error(twins.stock().layers[0].weights, before.data(), before.size()) > 4 * error);
+    if (!c.options.may_stop_backward)
+      CHECK(testing::relative_error(twins.stock().layers[0].weights, before.data(), before.size()) > 4 * error);
   }
   CHECK(uncertain <= testing::kMostUncertain * cases);
 }

@@ -26,15 +26,19 @@ struct Arrays {
 
 void compare_norms(const layer& a, const layer& b, int index, Differences& differences) {
   if (!b.batch_normalize) return;
-  differences[fmt::format("rolling mean of layer {}", index)] = {relative_error(a.rolling_mean, b.rolling_mean, size(b.n)), kOutputTolerance};
-  differences[fmt::format("rolling variance of layer {}", index)] = {relative_error(a.rolling_variance, b.rolling_variance, size(b.n)), kOutputTolerance};
+  differences[fmt::format("rolling mean of layer {}", index)] = {relative_error(a.rolling_mean, b.rolling_mean, size(b.n)),
+                                                                 kOutputTolerance};
+  differences[fmt::format("rolling variance of layer {}", index)] = {relative_error(a.rolling_variance, b.rolling_variance, size(b.n)),
+                                                                     kOutputTolerance};
 }
 
 void compare_gradients(const Arrays& a, const layer& b, int index, Differences& differences) {
-  differences[fmt::format("weight gradient of layer {}", index)] = {relative_error(a.weights, b.weight_updates, size(b.nweights)), kGradientTolerance};
+  differences[fmt::format("weight gradient of layer {}", index)] = {relative_error(a.weights, b.weight_updates, size(b.nweights)),
+                                                                    kGradientTolerance};
   differences[fmt::format("bias gradient of layer {}", index)] = {relative_error(a.biases, b.bias_updates, size(b.n)), kGradientTolerance};
   if (b.batch_normalize)
-    differences[fmt::format("scale gradient of layer {}", index)] = {relative_error(a.scales, b.scale_updates, size(b.n)), kGradientTolerance};
+    differences[fmt::format("scale gradient of layer {}", index)] = {relative_error(a.scales, b.scale_updates, size(b.n)),
+                                                                     kGradientTolerance};
 }
 
 void compare_output(const layer& a, const layer& b, int index, Differences& differences) {
@@ -83,9 +87,9 @@ TwinCase random_twin_case(std::uint64_t seed, Family family, const NetworkOption
 }
 
 std::string describe(const TwinCase& c) {
-  return fmt::format("seed {}, {}, layers {} to {} wrapped, {} participants, batch {}, backend {}, {} threads\n{}{}{}\n", c.seed, to_string(c.family),
-                     c.range.begin, c.range.end - 1, c.plan.participants, c.plan.batch, kernels::to_string(c.backend), c.threads, c.cfg, describe(c.graph),
-                     describe(c.plan));
+  return fmt::format("seed {}, {}, layers {} to {} wrapped, {} participants, batch {}, backend {}, {} threads\n{}{}{}\n", c.seed,
+                     to_string(c.family), c.range.begin, c.range.end - 1, c.plan.participants, c.plan.batch, kernels::to_string(c.backend),
+                     c.threads, c.cfg, describe(c.graph), describe(c.plan));
 }
 
 Twins::Twins(const TwinCase& c) : Twins(c, connected_mesh(Medium::kInproc, c.plan.participants)) {}
@@ -163,14 +167,17 @@ Differences Twins::compare() {
   auto& gradients = ours_->interpreter().gradients(0);
   for (int node = 0; node < graph.size(); ++node) {
     const int index = graph[node].source;
-    if (node < graph.first_layer() && graph[node].backward) compare_delta(ours_->net().layers[index], stock_->layers[index], index, differences);
+    if (node < graph.first_layer() && graph[node].backward)
+      compare_delta(ours_->net().layers[index], stock_->layers[index], index, differences);
     if (graph[node].trainable())
-      compare_gradients({gradients.weights(node).data(), gradients.biases(node).data(), gradients.scales(node).data()}, stock_->layers[index], index, differences);
+      compare_gradients({gradients.weights(node).data(), gradients.biases(node).data(), gradients.scales(node).data()},
+                        stock_->layers[index], index, differences);
   }
   for (int i = 0; i < stock_->n; ++i) {
     const layer& a = ours_->net().layers[i];
     const bool wrapped = i >= case_.range.begin && i < case_.range.end;
-    if (a.type == CONVOLUTIONAL && !wrapped) compare_gradients({a.weight_updates, a.bias_updates, a.scale_updates}, stock_->layers[i], i, differences);
+    if (a.type == CONVOLUTIONAL && !wrapped)
+      compare_gradients({a.weight_updates, a.bias_updates, a.scale_updates}, stock_->layers[i], i, differences);
   }
   return differences;
 }
@@ -208,7 +215,8 @@ std::string mismatch(Twins& twins, int& uncertain) {
     if (stock.empty()) stock = twins.uncertainty();
     const double allowed = kRoundingFactor * stock[name].error;
     if (!(difference.error <= allowed))
-      return fmt::format("{} differs by {:.3g}, allowed {:.3g} (stock's own uncertainty {:.3g})", name, difference.error, difference.tolerance, stock[name].error);
+      return fmt::format("{} differs by {:.3g}, allowed {:.3g} (stock's own uncertainty {:.3g})", name, difference.error,
+                         difference.tolerance, stock[name].error);
     ++uncertain;
   }
   return {};

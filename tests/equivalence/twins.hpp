@@ -46,10 +46,10 @@ class Twins {
   WrappedNetwork& ours() { return *ours_; }
 
   void load(const plan::Plan& plan, program::Mode mode);
-  void next_batch(Rng& rng);  // another random image and truth for both
-  void forward();             // as loaded, both
+  void next_batch(Rng& rng);                    // another random image and truth for both
+  void forward();                               // as loaded, both
   void backward(bool last_subdivision = true);  // both, then our gradients are reduced if this was the batch's last part
-  void update();              // both
+  void update();                                // both
   void set_batch(int batch);
 
   // What differs after forward, and after forward and backward: outputs, input deltas, gradients since the last update,

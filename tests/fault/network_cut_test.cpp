@@ -17,8 +17,7 @@ constexpr double kDetectionSeconds = 3.5;
 constexpr int kWorkers = 3;
 
 // Computer 0 is the coordinator.
-std::vector<std::unique_ptr<WorkerProcess>> start_workers(const NetworkNamespaces& network,
-                                                          const TrainingFolder& folder) {
+std::vector<std::unique_ptr<WorkerProcess>> start_workers(const NetworkNamespaces& network, const TrainingFolder& folder) {
   std::vector<std::unique_ptr<WorkerProcess>> workers;
   std::vector<std::string> addresses;
   for (int computer = 1; computer <= kWorkers; ++computer) {

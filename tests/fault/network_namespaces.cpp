@@ -29,8 +29,7 @@ std::string failure_of_ip(const std::string& arguments) {
 
 void ip_or_throw(const std::string& arguments) {
   if (const std::string why = failure_of_ip(arguments); !why.empty())
-    throw std::runtime_error(
-        fmt::format("`ip {}`: {} (this test needs root, network namespaces and Debian's iproute2)", arguments, why));
+    throw std::runtime_error(fmt::format("`ip {}`: {} (this test needs root, network namespaces and Debian's iproute2)", arguments, why));
 }
 
 // Namespaces of test programs that were killed before they could clean up.
@@ -78,19 +77,13 @@ void NetworkNamespaces::remove() const {
   for (int computer = -1; computer < computers_; ++computer) failure_of_ip("netns delete " + name(computer));
 }
 
-std::vector<std::string> NetworkNamespaces::inside(int computer) const {
-  return {"ip", "netns", "exec", name(computer)};
-}
+std::vector<std::string> NetworkNamespaces::inside(int computer) const { return {"ip", "netns", "exec", name(computer)}; }
 
 std::string NetworkNamespaces::ip(int computer) const { return fmt::format("10.88.0.{}", computer + 1); }
 
-void NetworkNamespaces::pull_cable(int computer) const {
-  ip_or_throw(fmt::format("-n {} link set port{} down", name(-1), computer));
-}
+void NetworkNamespaces::pull_cable(int computer) const { ip_or_throw(fmt::format("-n {} link set port{} down", name(-1), computer)); }
 
-void NetworkNamespaces::plug_in_cable(int computer) const {
-  ip_or_throw(fmt::format("-n {} link set port{} up", name(-1), computer));
-}
+void NetworkNamespaces::plug_in_cable(int computer) const { ip_or_throw(fmt::format("-n {} link set port{} up", name(-1), computer)); }
 
 std::string NetworkNamespaces::name(int computer) const {
   return fmt::format("{}{}-{}", kPrefix, ::getpid(), computer < 0 ? std::string("switch") : fmt::to_string(computer));

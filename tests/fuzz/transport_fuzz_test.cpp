@@ -78,8 +78,7 @@ TEST_CASE("fuzz: rubbish on the data port does not touch a running exchange") {
   while ((!done || round < 200) && !deadline.passed()) {
     const auto bytes = static_cast<std::size_t>(round * 37 % 5000);
     const std::string header = std::to_string(round);
-    if (!mesh[1]->send(0, round % 2 ? Lane::kBulk : Lane::kUrgent, text_frame(header), pattern(bytes, bytes), soon()))
-      ++failed;
+    if (!mesh[1]->send(0, round % 2 ? Lane::kBulk : Lane::kUrgent, text_frame(header), pattern(bytes, bytes), soon())) ++failed;
     const auto received = mesh[0]->receive(soon());
     const bool good = received && *received && (*received)->peer == 1 && frame_text((*received)->header) == header &&
                       has_pattern((*received)->payload, bytes, bytes);

@@ -41,8 +41,7 @@ void check_accepted(const Header& header, std::uint64_t limit) {
 }
 
 std::string mutate(std::string text, Random& random) {
-  const char* pieces[] = {"{",    "}",     "[", "]",       "\"",   "\\",   ",",        ":",
-                          "null", "1e999", "-", "\\u0000", "\xff", "\xc3", "\"type\":"};
+  const char* pieces[] = {"{", "}", "[", "]", "\"", "\\", ",", ":", "null", "1e999", "-", "\\u0000", "\xff", "\xc3", "\"type\":"};
   for (std::size_t times = 1 + below(random, 4); times > 0; --times) {
     const std::size_t at = below(random, text.size() + 1);
     switch (random() % 4) {
@@ -81,8 +80,7 @@ TEST_CASE("fuzz: random and mutated headers are refused or hold what the format 
     if (random() % 8 == 0) header.length = edgy(random);
     auto bytes = encode_header(header);
     const std::size_t mutations = below(random, 4);
-    for (std::size_t m = 0; m < mutations; ++m)
-      bytes[below(random, bytes.size())] = static_cast<std::byte>(random() & 0xff);
+    for (std::size_t m = 0; m < mutations; ++m) bytes[below(random, bytes.size())] = static_cast<std::byte>(random() & 0xff);
     const std::size_t size = random() % 16 == 0 ? below(random, bytes.size()) : bytes.size();
     const auto decoded = decode_header(std::span(bytes).first(size), kLimit);
     if (!decoded) {
@@ -116,9 +114,7 @@ TEST_CASE("fuzz: mutated control messages are refused in words or read safely") 
   Random random(seed);
   const std::string texts[] = {
       control_text("hello", {{"version", 1}, {"name", "pi-3"}, {"cores", 4}}),
-      control_text(
-          "session",
-          {{"token", "0123456789abcdef"}, {"peers", {{{"address", "tcp://10.0.0.1:5"}, {"n", 1}}}}, {"x", -1.5e300}}),
+      control_text("session", {{"token", "0123456789abcdef"}, {"peers", {{{"address", "tcp://10.0.0.1:5"}, {"n", 1}}}}, {"x", -1.5e300}}),
       control_text("plan", {{"boxes", {{0, 1, 2, 3}, {4, 5, 6, 7}}}, {"on", true}, {"none", nullptr}}),
   };
   int accepted = 0, refused = 0;
@@ -135,9 +131,8 @@ TEST_CASE("fuzz: mutated control messages are refused in words or read safely") 
     const Fields fields(*message);
     for (const char* field : {"version", "name", "token", "peers", "x", "boxes", "on", "none", "zz"}) {
       // Whatever is there: at most one of the types fits, except that an integer is also a number.
-      const int fits = fields.integer(field).has_value() + fields.boolean(field).has_value() +
-                       fields.string(field).has_value() + fields.array(field).has_value() +
-                       fields.object(field).has_value();
+      const int fits = fields.integer(field).has_value() + fields.boolean(field).has_value() + fields.string(field).has_value() +
+                       fields.array(field).has_value() + fields.object(field).has_value();
       REQUIRE(fits <= 1);
       if (fields.integer(field)) REQUIRE(fields.number(field));
     }

@@ -17,9 +17,7 @@ namespace {
 
 enum class Axis { kChannel, kRow, kColumn };
 
-Index size(const Shape& shape, Axis axis) {
-  return axis == Axis::kChannel ? shape.c : axis == Axis::kRow ? shape.y : shape.x;
-}
+Index size(const Shape& shape, Axis axis) { return axis == Axis::kChannel ? shape.c : axis == Axis::kRow ? shape.y : shape.x; }
 
 bool in_window(const Layer& layer, Index pad, Index out, Index in) {
   return in >= out * layer.stride - pad && in < out * layer.stride - pad + layer.kernel;
@@ -99,8 +97,7 @@ Box brute_input_box(const Graph& graph, int node, int input, const Box& out) {
   if (out.empty()) return {};
   if (graph[node].kind == LayerKind::kReorg)
     return mapped(out, [&](kernels::Cell cell) { return kernels::reorg_source(reorg_shape(graph, node), cell); });
-  return checked({out.n, inputs_of(graph, node, input, Axis::kChannel, out.c),
-                  inputs_of(graph, node, input, Axis::kRow, out.y),
+  return checked({out.n, inputs_of(graph, node, input, Axis::kChannel, out.c), inputs_of(graph, node, input, Axis::kRow, out.y),
                   inputs_of(graph, node, input, Axis::kColumn, out.x)});
 }
 
@@ -108,8 +105,7 @@ Box brute_output_box(const Graph& graph, int node, int input, const Box& in) {
   if (in.empty()) return {};
   if (graph[node].kind == LayerKind::kReorg)
     return mapped(in, [&](kernels::Cell cell) { return kernels::reorg_target(reorg_shape(graph, node), cell); });
-  return checked({in.n, outputs_of(graph, node, input, Axis::kChannel, in.c),
-                  outputs_of(graph, node, input, Axis::kRow, in.y),
+  return checked({in.n, outputs_of(graph, node, input, Axis::kChannel, in.c), outputs_of(graph, node, input, Axis::kRow, in.y),
                   outputs_of(graph, node, input, Axis::kColumn, in.x)});
 }
 

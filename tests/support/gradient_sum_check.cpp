@@ -19,7 +19,8 @@ void require(bool condition, const std::string& text) {
 
 }  // namespace
 
-GradientSumCheck::GradientSumCheck(const graph::Graph& graph, const plan::Plan& plan, const program::Sharding& sharding) : graph_(graph), plan_(plan) {
+GradientSumCheck::GradientSumCheck(const graph::Graph& graph, const plan::Plan& plan, const program::Sharding& sharding)
+    : graph_(graph), plan_(plan) {
   for (const auto& chunk : sharding.chunks) chunks_[{chunk.node, chunk.elements.begin}] = chunk;
 }
 
@@ -89,7 +90,8 @@ bool GradientSumCheck::step(int p, const Step& s) {
   const Message message = found->second;
   messages_.erase(found);
   const Op sent = s.op == Op::kReceiveGradient ? Op::kSendGradient : Op::kSendSummed;
-  require(message.op == sent && message.from == s.peer && message.to == p && message.node == s.node && message.elements == s.box.x, "another message");
+  require(message.op == sent && message.from == s.peer && message.to == p && message.node == s.node && message.elements == s.box.x,
+          "another message");
   if (s.op == Op::kReceiveGradient) {
     require(p == c.owner && sums_.contains(key), "adds to no sum");
     for (const int part : message.parts) require(sums_[key].insert(part).second, "adds a part twice");
@@ -107,8 +109,11 @@ void GradientSumCheck::finish() const {
     if (!graph_[c.node].backward) continue;
     const auto& where = c.owner == 0 ? sums_ : gathered_;
     const auto found = where.find(key);
-    require(found != where.end() && found->second == wanted(c), fmt::format("the sum of node {} from element {}", c.node, c.elements.begin));
-    for (int p = 1; p < plan_.participants; ++p) require(dropped_.contains({p, c.node}) == computes(p, c.node), fmt::format("participant {} keeps its gradient of node {}", p, c.node));
+    require(found != where.end() && found->second == wanted(c),
+            fmt::format("the sum of node {} from element {}", c.node, c.elements.begin));
+    for (int p = 1; p < plan_.participants; ++p)
+      require(dropped_.contains({p, c.node}) == computes(p, c.node),
+              fmt::format("participant {} keeps its gradient of node {}", p, c.node));
   }
 }
 

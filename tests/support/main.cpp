@@ -2,9 +2,9 @@
 // that is skipped or that asserts nothing has failed.
 #define DOCTEST_CONFIG_IMPLEMENT
 #include <doctest/doctest.h>
-#include <ext/stdio_filebuf.h>
 #include <fcntl.h>
 #include <unistd.h>
+#include <ext/stdio_filebuf.h>
 
 #include <cstdio>
 #include <cstdlib>
@@ -82,8 +82,7 @@ int main(int argc, char** argv) {
   __gnu_cxx::stdio_filebuf<char> buffer(fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 0), std::ios::out);
   std::ostream report(&buffer);
   context.setCout(&report);
-  std::printf("seed %llu (TESSERA_SEED=n repeats another run)\n",
-              static_cast<unsigned long long>(tessera::testing::seed()));
+  std::printf("seed %llu (TESSERA_SEED=n repeats another run)\n", static_cast<unsigned long long>(tessera::testing::seed()));
   std::fflush(stdout);
   const int status = context.run();
   return status != 0 ? status : tessera::testing::counts.failed > 0;

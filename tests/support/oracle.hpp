@@ -40,8 +40,7 @@ decltype(letterbox_image) stock_letterbox_image;
 decltype(resize_image) stock_resize_image;
 decltype(free_image) stock_free_image;
 // Not in darknet.h.
-void stock_gemm_cpu(int TA, int TB, int M, int N, int K, float ALPHA, float* A, int lda, float* B, int ldb, float BETA,
-                    float* C, int ldc);
+void stock_gemm_cpu(int TA, int TB, int M, int N, int K, float ALPHA, float* A, int lda, float* B, int ldb, float BETA, float* C, int ldc);
 void stock_im2col_cpu(float* image, int channels, int height, int width, int size, int stride, int pad, float* columns);
 void stock_col2im_cpu(float* columns, int channels, int height, int width, int size, int stride, int pad, float* image);
 }

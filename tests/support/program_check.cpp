@@ -56,8 +56,7 @@ std::size_t at(int i) { return static_cast<std::size_t>(i); }
 struct Touched {
   std::vector<bool> c, y, x;
   bool cell(Index channel, Index row, Index column) const {
-    return c[static_cast<std::size_t>(channel)] && y[static_cast<std::size_t>(row)] &&
-           x[static_cast<std::size_t>(column)];
+    return c[static_cast<std::size_t>(channel)] && y[static_cast<std::size_t>(row)] && x[static_cast<std::size_t>(column)];
   }
 };
 
@@ -98,8 +97,7 @@ class Checker {
   Touched touched_by(int node, const graph::Use& use) const {
     const auto& shape = graph_[node].out;
     const Box whole = Box::whole(1, shape);
-    Touched t{std::vector<bool>(at(static_cast<int>(shape.c)), true),
-              std::vector<bool>(at(static_cast<int>(shape.y)), true),
+    Touched t{std::vector<bool>(at(static_cast<int>(shape.c)), true), std::vector<bool>(at(static_cast<int>(shape.y)), true),
               std::vector<bool>(at(static_cast<int>(shape.x)), true)};
     if (graph_[use.layer].kind == LayerKind::kReorg) return t;
     const auto scan = [&](std::vector<bool>& axis, geometry::Range Box::*range) {
@@ -120,16 +118,16 @@ class Checker {
     participants_.resize(set_.programs.size());
     for (int p = 0; p < plan_.participants; ++p)
       for (const Buffer& b : set_.programs[at(p)].buffers) {
-        const bool outside = b.slot == Slot::kDelivered || b.slot == Slot::kExternalDelta ||
-                             b.slot == Slot::kInputDelta || (p == 0 && b.slot == Slot::kStored && is_input(b.node));
+        const bool outside = b.slot == Slot::kDelivered || b.slot == Slot::kExternalDelta || b.slot == Slot::kInputDelta ||
+                             (p == 0 && b.slot == Slot::kStored && is_input(b.node));
         where_ = fmt::format("participant {}, {} of node {}: ", p, to_string(b.slot), b.node);
         require(b.external == outside && (p == 0 || !outside), "external is {}", b.external);
-        require(!outside || b.box == Box::whole(plan_.batch, graph_[b.node].out), "{} is not the whole tensor",
-                to_string(b.box));
-        const bool gradient = b.slot == Slot::kGradient && b.box == Box{{0, 1}, {0, 1}, {0, 1}, set_.programs[at(p)].gradient_windows[at(b.node)]} &&
+        require(!outside || b.box == Box::whole(plan_.batch, graph_[b.node].out), "{} is not the whole tensor", to_string(b.box));
+        const bool gradient = b.slot == Slot::kGradient &&
+                              b.box == Box{{0, 1}, {0, 1}, {0, 1}, set_.programs[at(p)].gradient_windows[at(b.node)]} &&
                               geometry::Range{0, program::summed_elements(graph_, b.node)}.contains(b.box.x);
-        require(gradient || (b.slot != Slot::kGradient && !b.box.empty() && Box::whole(plan_.batch, graph_[b.node].out).contains(b.box)), "impossible box {}",
-                to_string(b.box));
+        require(gradient || (b.slot != Slot::kGradient && !b.box.empty() && Box::whole(plan_.batch, graph_[b.node].out).contains(b.box)),
+                "impossible box {}", to_string(b.box));
         State initial = kNothing;
         if (outside && b.slot == Slot::kStored) initial = kFinal;
         if (b.slot == Slot::kExternalDelta || b.slot == Slot::kInputDelta) initial = kDefined | kExternal;
@@ -137,9 +135,7 @@ class Checker {
       }
   }
 
-  const std::vector<Step>& steps(int p) const {
-    return in_backward_ ? set_.programs[at(p)].backward : set_.programs[at(p)].forward;
-  }
+  const std::vector<Step>& steps(int p) const { return in_backward_ ? set_.programs[at(p)].backward : set_.programs[at(p)].forward; }
 
   void pass(bool backward) {
     in_backward_ = backward;
@@ -155,17 +151,15 @@ class Checker {
     }
     for (int p = 0; p < plan_.participants; ++p) {
       where_ = fmt::format("participant {}: ", p);
-      require(participants_[at(p)].next == steps(p).size(), "waits for ever at step {} of {}",
-              participants_[at(p)].next, steps(p).size());
+      require(participants_[at(p)].next == steps(p).size(), "waits for ever at step {} of {}", participants_[at(p)].next, steps(p).size());
     }
     require(messages_.empty(), "{} messages nobody takes", messages_.size());
   }
 
   // False: it must wait.
   bool step(int p, const Step& s) {
-    where_ =
-        fmt::format("participant {}, {} step {} ({} of node {}, box {}): ", p, in_backward_ ? "backward" : "forward",
-                    participants_[at(p)].next, to_string(s.op), s.node, to_string(s.box));
+    where_ = fmt::format("participant {}, {} step {} ({} of node {}, box {}): ", p, in_backward_ ? "backward" : "forward",
+                         participants_[at(p)].next, to_string(s.op), s.node, to_string(s.box));
     if (program::sums_gradients(s.op)) {
       require(in_backward_, "in the forward pass");
       return gradient_sums_.step(p, s);
@@ -222,8 +216,7 @@ class Checker {
       for (Index c = box.c.begin; c < box.c.end; ++c)
         for (Index y = box.y.begin; y < box.y.end; ++y) {
           State* row =
-              data + (((n - b.box.n.begin) * b.box.c.size() + c - b.box.c.begin) * b.box.y.size() + y - b.box.y.begin) *
-                         b.box.x.size();
+              data + (((n - b.box.n.begin) * b.box.c.size() + c - b.box.c.begin) * b.box.y.size() + y - b.box.y.begin) * b.box.x.size();
           for (Index x = box.x.begin; x < box.x.end; ++x) visit(row[x - b.box.x.begin], c, y, x);
         }
   }
@@ -257,8 +250,7 @@ class Checker {
       State wanted = all;
       for (std::size_t i = 0; i < sources.uses.size(); ++i)
         if (!(state & (kFirstUse << i)) && !touched_[at(node)][i].cell(c, y, x)) wanted &= ~(kFirstUse << i);
-      require(state == wanted, "buffer {} cell ({}, {}, {}): the delta has {:#x}, not {:#x}", number, c, y, x, state,
-              wanted);
+      require(state == wanted, "buffer {} cell ({}, {}, {}): the delta has {:#x}, not {:#x}", number, c, y, x, state, wanted);
     });
   }
 
@@ -289,11 +281,9 @@ class Checker {
     const Buffer& b = buffer(p, number);
     const bool to_input_delta = source == Slot::kDelta && b.slot == Slot::kInputDelta;
     const bool delivery = (source == Slot::kStored || source == Slot::kActive) && b.slot == Slot::kDelivered;
-    require(
-        b.slot == source || to_input_delta || delivery || (source == Slot::kExternalDelta && b.slot == Slot::kDelta),
-        "{} into {}", to_string(source), to_string(b.slot));
-    require(accumulate == (to_input_delta && !sources_[at(b.node)].overwrites_external), "accumulate is {}",
-            accumulate);
+    require(b.slot == source || to_input_delta || delivery || (source == Slot::kExternalDelta && b.slot == Slot::kDelta), "{} into {}",
+            to_string(source), to_string(b.slot));
+    require(accumulate == (to_input_delta && !sources_[at(b.node)].overwrites_external), "accumulate is {}", accumulate);
     std::size_t i = 0;
     cells(p, number, b.node, {b.slot}, box, [&](State& state, Index, Index, Index) {
       if (to_input_delta) {
@@ -325,8 +315,7 @@ class Checker {
     const auto found = messages_.find(s.transfer);
     if (found == messages_.end()) return nullptr;
     const Message& m = found->second;
-    require(m.to == p && m.from == s.peer && m.node == s.node && m.box == s.box, "another message under transfer {}",
-            s.transfer);
+    require(m.to == p && m.from == s.peer && m.node == s.node && m.box == s.box, "another message under transfer {}", s.transfer);
     return &found->second;
   }
 
@@ -364,8 +353,7 @@ class Checker {
   void merge(std::vector<bool>& parts, bool& merged, int node) {
     parts.resize(at(plan_.participants));
     require(!merged, "merged twice");
-    for (int p = 0; p < plan_.participants; ++p)
-      require(parts[at(p)] == !plan_.box(node, p).empty(), "the part of participant {}", p);
+    for (int p = 0; p < plan_.participants; ++p) require(parts[at(p)] == !plan_.box(node, p).empty(), "the part of participant {}", p);
     merged = true;
   }
 
@@ -376,8 +364,7 @@ class Checker {
     if (b.slot == Slot::kGradient) return change(p, s.a, s.node, {Slot::kGradient}, b.box, kNothing, kDefined);
     if (b.slot != Slot::kDelta) {
       require(!in_backward_ || plan_.recompute, "in the backward pass");
-      require(graph_[s.node].kind == LayerKind::kConvolutional && brute_input_box(graph_, s.node, 0, s.box).empty(),
-              "nothing to fill");
+      require(graph_[s.node].kind == LayerKind::kConvolutional && brute_input_box(graph_, s.node, 0, s.box).empty(), "nothing to fill");
       change(p, s.a, s.node, {Slot::kStored}, s.box, kNothing, kRaw);
     } else {
       change(p, s.a, b.node, {Slot::kDelta}, s.box, kNothing, kDefined);
@@ -469,8 +456,7 @@ class Checker {
         cells(p, s.a, s.node, {Slot::kDelta}, s.box, [](State& state, Index, Index, Index) { state |= kNormUndone; });
         break;
       case Op::kConvolutionWeights:
-        require(s.box == plan_.box(s.node, p) && gradients_.insert({{s.node, p}, true}).second,
-                "not the owned box, or twice");
+        require(s.box == plan_.box(s.node, p) && gradients_.insert({{s.node, p}, true}).second, "not the owned box, or twice");
         read_output(p, s.a, layer.inputs[0], brute_input_box(graph_, s.node, 0, s.box));
         require_delta(p, s.b, s.node, s.box, fully_undone(s.node));
         require((s.c >= 0) == (plan_.single_pass && p != 0), "gradient in buffer {}", s.c);
@@ -518,8 +504,8 @@ class Checker {
     if (layer.kind == LayerKind::kMaxpool) expect(p, s.c, s.node, {Slot::kWinners}, seen, kFinal);
     if (layer.kind == LayerKind::kReorg) require(!s.accumulate, "reorg cannot add");
     cells(p, s.b, source, {Slot::kDelta}, s.box, [&](State& state, Index, Index, Index) {
-      require(s.accumulate == (state != kNothing) && !(state & (kFirstUse << use)),
-              "accumulate is {}, the delta has {:#x}", s.accumulate, state);
+      require(s.accumulate == (state != kNothing) && !(state & (kFirstUse << use)), "accumulate is {}, the delta has {:#x}", s.accumulate,
+              state);
       state |= kDefined | (kFirstUse << use);
     });
   }
@@ -572,11 +558,9 @@ class Checker {
     const int number = coordinators(node, Slot::kInputDelta);
     require(number >= 0, "no input delta");
     cells(0, number, node, {Slot::kInputDelta}, whole(node), [&](State& state, Index c, Index y, Index x) {
-      require(((state & kExternal) != 0) == !sources.overwrites_external, "the delta from outside at ({}, {}, {})", c,
-              y, x);
+      require(((state & kExternal) != 0) == !sources.overwrites_external, "the delta from outside at ({}, {}, {})", c, y, x);
       for (std::size_t i = 0; i < sources.uses.size(); ++i)
-        require((state & (kFirstUse << i)) || !touched_[at(node)][i].cell(c, y, x), "use {} is missing at ({}, {}, {})",
-                i, c, y, x);
+        require((state & (kFirstUse << i)) || !touched_[at(node)][i].cell(c, y, x), "use {} is missing at ({}, {}, {})", i, c, y, x);
     });
   }
 
@@ -597,17 +581,17 @@ class Checker {
     for (std::size_t i = 0; i < lives.size(); ++i) {
       const Buffer& a = program.buffers[i];
       where_ = fmt::format("participant {}, buffer {} ({} of node {}): ", p, i, to_string(a.slot), a.node);
-      require(a.bytes == static_cast<std::size_t>(a.box.elements()) * program::element_bytes(a.slot), "{} bytes for {}",
-              a.bytes, to_string(a.box));
+      require(a.bytes == static_cast<std::size_t>(a.box.elements()) * program::element_bytes(a.slot), "{} bytes for {}", a.bytes,
+              to_string(a.box));
       if (a.external) continue;
       require(lives[i].first >= 0, "never used");
-      require(a.offset % program::kBufferAlignment == 0 && a.offset + a.bytes <= program.arena_bytes,
-              "offset {} in an arena of {}", a.offset, program.arena_bytes);
+      require(a.offset % program::kBufferAlignment == 0 && a.offset + a.bytes <= program.arena_bytes, "offset {} in an arena of {}",
+              a.offset, program.arena_bytes);
       for (std::size_t j = 0; j < i; ++j) {
         const Buffer& b = program.buffers[j];
         if (b.external || lives[i].first > lives[j].second || lives[j].first > lives[i].second) continue;
-        require(a.offset + a.bytes <= b.offset || b.offset + b.bytes <= a.offset, "overlaps buffer {} ({} of node {})",
-                j, to_string(b.slot), b.node);
+        require(a.offset + a.bytes <= b.offset || b.offset + b.bytes <= a.offset, "overlaps buffer {} ({} of node {})", j,
+                to_string(b.slot), b.node);
       }
     }
   }
@@ -630,8 +614,6 @@ class Checker {
 
 }  // namespace
 
-ProgramCheck check_programs(const Graph& graph, const Plan& plan, const ProgramSet& set) {
-  return Checker(graph, plan, set).run();
-}
+ProgramCheck check_programs(const Graph& graph, const Plan& plan, const ProgramSet& set) { return Checker(graph, plan, set).run(); }
 
 }  // namespace tessera::testing

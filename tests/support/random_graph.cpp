@@ -5,7 +5,6 @@
 
 #include <numeric>
 
-
 namespace tessera::testing {
 
 using geometry::Box;
@@ -62,8 +61,7 @@ Layer route(Rng& rng, const Graph& graph) {
   layer.out = graph[first].out;
   for (int node = 0; node < graph.size() && layer.inputs.size() < 3; ++node) {
     const Shape& other = graph[node].out;
-    if (other.y != layer.out.y || other.x != layer.out.x || layer.out.c + other.c > kMostChannels || !rng.chance(0.6))
-      continue;
+    if (other.y != layer.out.y || other.x != layer.out.x || layer.out.c + other.c > kMostChannels || !rng.chance(0.6)) continue;
     layer.inputs.push_back(node);
     layer.out.c += other.c;
   }
@@ -172,17 +170,8 @@ plan::Layout random_layout(Rng& rng, const Graph& graph, Index batch) {
   struct Grid {
     int n, y, x;
   };
-  const auto [n, y, x] = rng.pick(std::vector<Grid>{{1, 1, 1},
-                                                    {1, 2, 2},
-                                                    {1, 3, 2},
-                                                    {1, 1, 5},
-                                                    {1, 4, 4},
-                                                    {1, 1, 2},
-                                                    {1, 2, 1},
-                                                    {2, 1, 1},
-                                                    {2, 2, 1},
-                                                    {3, 1, 2},
-                                                    {2, 2, 2}});
+  const auto [n, y, x] = rng.pick(std::vector<Grid>{
+      {1, 1, 1}, {1, 2, 2}, {1, 3, 2}, {1, 1, 5}, {1, 4, 4}, {1, 1, 2}, {1, 2, 1}, {2, 1, 1}, {2, 2, 1}, {3, 1, 2}, {2, 2, 2}});
   const bool equal = rng.chance(0.5);
   plan::Layout layout;
   layout.grid = {random_shares(rng, static_cast<int>(std::min<Index>(n, batch)), equal), random_shares(rng, y, equal),
@@ -213,12 +202,10 @@ plan::Plan random_free_plan(Rng& rng, const Graph& graph, Index batch) {
   plan.backward_ends = random_marks(rng, graph);
   if (plan.forward_starts.empty() || plan.forward_starts.front() != graph.first_layer())
     plan.forward_starts.insert(plan.forward_starts.begin(), graph.first_layer());
-  if (plan.backward_ends.empty() || plan.backward_ends.back() != graph.size() - 1)
-    plan.backward_ends.push_back(graph.size() - 1);
+  if (plan.backward_ends.empty() || plan.backward_ends.back() != graph.size() - 1) plan.backward_ends.push_back(graph.size() - 1);
   for (int node = 0; node < graph.size(); ++node) {
     std::vector<Box> boxes = {Box::whole(batch, graph[node].out)};
-    while (static_cast<int>(boxes.size()) < plan.participants &&
-           rng.chance(0.8)) {  // cut one box in two, along any axis
+    while (static_cast<int>(boxes.size()) < plan.participants && rng.chance(0.8)) {  // cut one box in two, along any axis
       Box& box = boxes[rng.below(boxes.size())];
       const auto axis = rng.pick(std::vector<Range Box::*>{&Box::n, &Box::c, &Box::y, &Box::x});
       if ((box.*axis).size() < 2) continue;
@@ -242,10 +229,9 @@ std::string describe(const Graph& graph) {
   std::string text;
   for (int node = 0; node < graph.size(); ++node) {
     const Layer& l = graph[node];
-    text += fmt::format("\n  node {} {} from {} out {}x{}x{} kernel {} stride {} pad {}{}{} {}{}{}", node,
-                        to_string(l.kind), l.inputs, l.out.c, l.out.y, l.out.x, l.kernel, l.stride, l.pad,
-                        l.batch_normalize ? " bn" : "", l.reverse ? " reverse" : "", l.activation,
-                        l.delivered ? " delivered" : "", l.backward ? "" : " frozen");
+    text += fmt::format("\n  node {} {} from {} out {}x{}x{} kernel {} stride {} pad {}{}{} {}{}{}", node, to_string(l.kind), l.inputs,
+                        l.out.c, l.out.y, l.out.x, l.kernel, l.stride, l.pad, l.batch_normalize ? " bn" : "", l.reverse ? " reverse" : "",
+                        l.activation, l.delivered ? " delivered" : "", l.backward ? "" : " frozen");
   }
   return text;
 }

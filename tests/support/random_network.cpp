@@ -8,8 +8,8 @@ namespace tessera::testing {
 
 namespace {
 
-const std::vector<std::string> kActivations = {"logistic", "loggy", "relu", "elu", "relie", "plse", "hardtan",
-                                               "lhtan", "linear", "ramp", "leaky", "tanh", "stair", "selu"};
+const std::vector<std::string> kActivations = {"logistic", "loggy",  "relu", "elu",   "relie", "plse",  "hardtan",
+                                               "lhtan",    "linear", "ramp", "leaky", "tanh",  "stair", "selu"};
 constexpr int kClasses = 3;
 constexpr int kHeadChannels = 2 * (5 + kClasses);  // two anchors
 
@@ -21,8 +21,8 @@ class Writer {
   void net(int map_height, int map_width, int halvings) {
     const int most = (1 << halvings) - 1;
     text_ = fmt::format("[net]\nbatch={}\nsubdivisions={}\nheight={}\nwidth={}\nchannels={}\n{}", options_.batch * options_.subdivisions,
-                        options_.subdivisions, (map_height << halvings) - rng_.between(0, most), (map_width << halvings) - rng_.between(0, most),
-                        rng_.chance(0.8) ? 3 : rng_.between(1, 4), options_.training);
+                        options_.subdivisions, (map_height << halvings) - rng_.between(0, most),
+                        (map_width << halvings) - rng_.between(0, most), rng_.chance(0.8) ? 3 : rng_.between(1, 4), options_.training);
   }
   void square_net(int side) {
     text_ = fmt::format("[net]\nbatch={}\nsubdivisions={}\nheight={}\nwidth={}\nchannels=3\n{}", options_.batch * options_.subdivisions,
@@ -38,8 +38,8 @@ class Writer {
   }
   void conv(int filters, int size, int stride, const std::string& usual = "leaky") {
     const bool normalize = options_.plain || rng_.chance(0.8);
-    std::string text = fmt::format("[convolutional]\n{}filters={}\nsize={}\nstride={}\npad=1\nactivation={}\n", normalize ? "batch_normalize=1\n" : "",
-                                   filters, size, stride, activation(usual));
+    std::string text = fmt::format("[convolutional]\n{}filters={}\nsize={}\nstride={}\npad=1\nactivation={}\n",
+                                   normalize ? "batch_normalize=1\n" : "", filters, size, stride, activation(usual));
     if (!options_.plain && rng_.chance(0.1)) text += "learning_rate=0.5\n";
     if (options_.may_stop_backward && layers_ > 0 && rng_.chance(0.04)) text += "stopbackward=1\n";
     section(text);
@@ -55,12 +55,15 @@ class Writer {
   void upsample() { section(rng_.chance(0.8) ? "[upsample]\nstride=2\n" : "[upsample]\nstride=2\nscale=0.7\n"); }
   void reorg(bool reverse) { section(reverse ? "[reorg]\nstride=2\nreverse=1\n" : "[reorg]\nstride=2\n"); }
   void region() {
-    section(fmt::format("[region]\nanchors=1.3,1.2,3.1,2.9\nbias_match=1\nclasses={}\ncoords=4\nnum=2\nsoftmax=1\njitter=.2\nrescore=1\n"
-                        "object_scale=5\nnoobject_scale=1\nclass_scale=1\ncoord_scale=1\nabsolute=1\nthresh=.6\nrandom=0\n", kClasses));
+    section(
+        fmt::format("[region]\nanchors=1.3,1.2,3.1,2.9\nbias_match=1\nclasses={}\ncoords=4\nnum=2\nsoftmax=1\njitter=.2\nrescore=1\n"
+                    "object_scale=5\nnoobject_scale=1\nclass_scale=1\ncoord_scale=1\nabsolute=1\nthresh=.6\nrandom=0\n",
+                    kClasses));
   }
   void yolo(const std::string& mask) {
-    section(fmt::format("[yolo]\nmask={}\nanchors=6,7, 9,12, 14,11, 18,21\nclasses={}\nnum=4\njitter=.3\nignore_thresh=.7\ntruth_thresh=1\nrandom=0\n",
-                        mask, kClasses));
+    section(fmt::format(
+        "[yolo]\nmask={}\nanchors=6,7, 9,12, 14,11, 18,21\nclasses={}\nnum=4\njitter=.3\nignore_thresh=.7\ntruth_thresh=1\nrandom=0\n",
+        mask, kClasses));
   }
   void classifier() {
     section("[avgpool]\n");
@@ -238,21 +241,29 @@ void resnet(Rng& rng, Writer& w, bool bottleneck) {
 }  // namespace
 
 const std::vector<Family>& all_families() {
-  static const std::vector<Family> families = {Family::kYolov2Tiny, Family::kYolov2, Family::kYolov3Tiny, Family::kYolov3,
-                                               Family::kDarknet19, Family::kDarknet53, Family::kResnet18, Family::kResnet50};
+  static const std::vector<Family> families = {Family::kYolov2Tiny, Family::kYolov2,    Family::kYolov3Tiny, Family::kYolov3,
+                                               Family::kDarknet19,  Family::kDarknet53, Family::kResnet18,   Family::kResnet50};
   return families;
 }
 
 const char* to_string(Family family) {
   switch (family) {
-    case Family::kYolov2Tiny: return "yolov2-tiny";
-    case Family::kYolov2: return "yolov2";
-    case Family::kYolov3Tiny: return "yolov3-tiny";
-    case Family::kYolov3: return "yolov3";
-    case Family::kDarknet19: return "darknet19";
-    case Family::kDarknet53: return "darknet53";
-    case Family::kResnet18: return "resnet18";
-    case Family::kResnet50: return "resnet50";
+    case Family::kYolov2Tiny:
+      return "yolov2-tiny";
+    case Family::kYolov2:
+      return "yolov2";
+    case Family::kYolov3Tiny:
+      return "yolov3-tiny";
+    case Family::kYolov3:
+      return "yolov3";
+    case Family::kDarknet19:
+      return "darknet19";
+    case Family::kDarknet53:
+      return "darknet53";
+    case Family::kResnet18:
+      return "resnet18";
+    case Family::kResnet50:
+      return "resnet50";
   }
   return "";
 }
@@ -260,14 +271,30 @@ const char* to_string(Family family) {
 std::string random_network(Rng& rng, Family family, const NetworkOptions& options) {
   Writer writer(rng, options);
   switch (family) {
-    case Family::kYolov2Tiny: yolov2_tiny(rng, writer); break;
-    case Family::kYolov2: yolov2(rng, writer); break;
-    case Family::kYolov3Tiny: yolov3_tiny(rng, writer); break;
-    case Family::kYolov3: yolov3(rng, writer); break;
-    case Family::kDarknet19: darknet19(rng, writer); break;
-    case Family::kDarknet53: darknet53(rng, writer); break;
-    case Family::kResnet18: resnet(rng, writer, false); break;
-    case Family::kResnet50: resnet(rng, writer, true); break;
+    case Family::kYolov2Tiny:
+      yolov2_tiny(rng, writer);
+      break;
+    case Family::kYolov2:
+      yolov2(rng, writer);
+      break;
+    case Family::kYolov3Tiny:
+      yolov3_tiny(rng, writer);
+      break;
+    case Family::kYolov3:
+      yolov3(rng, writer);
+      break;
+    case Family::kDarknet19:
+      darknet19(rng, writer);
+      break;
+    case Family::kDarknet53:
+      darknet53(rng, writer);
+      break;
+    case Family::kResnet18:
+      resnet(rng, writer, false);
+      break;
+    case Family::kResnet50:
+      resnet(rng, writer, true);
+      break;
   }
   return writer.text();
 }

@@ -17,7 +17,7 @@ const char* to_string(Family family);
 struct NetworkOptions {
   int batch = 2;  // images of one forward pass
   int subdivisions = 1;
-  bool plain = false;            // batch norm and leaky everywhere, as upstream has it; else both vary
+  bool plain = false;  // batch norm and leaky everywhere, as upstream has it; else both vary
   bool may_stop_backward = false;
   std::string training = "learning_rate=0.01\nmomentum=0.9\ndecay=0.0005\n";  // lines of [net]
 };

@@ -105,8 +105,8 @@ activation=linear
 
 std::string label(int class_id, const cv::Rect& box) {
   const double side = kPictureSide;
-  return fmt::format("{} {} {} {} {}\n", class_id, (box.x + box.width / 2.0) / side, (box.y + box.height / 2.0) / side,
-                     box.width / side, box.height / side);
+  return fmt::format("{} {} {} {} {}\n", class_id, (box.x + box.width / 2.0) / side, (box.y + box.height / 2.0) / side, box.width / side,
+                     box.height / side);
 }
 
 // Draws one object of the class into this half of the picture (0 left, 1 right) and returns its label.
@@ -123,11 +123,9 @@ std::string draw_object(cv::Mat& picture, std::mt19937_64& random, int class_id,
 
 std::string draw_picture(cv::Mat& picture, std::mt19937_64& random, int number) {
   for (int y = 0; y < picture.rows; ++y)
-    for (int x = 0; x < 3 * picture.cols; ++x)
-      picture.ptr<unsigned char>(y)[x] = static_cast<unsigned char>(110 + random() % 30);
+    for (int x = 0; x < 3 * picture.cols; ++x) picture.ptr<unsigned char>(y)[x] = static_cast<unsigned char>(110 + random() % 30);
   std::string labels = draw_object(picture, random, number % 2, static_cast<int>(random() % 2));
-  if (number % 5 == 0)
-    labels = draw_object(picture, random, number % 2, 0) + draw_object(picture, random, 1 - number % 2, 1);
+  if (number % 5 == 0) labels = draw_object(picture, random, number % 2, 0) + draw_object(picture, random, 1 - number % 2, 1);
   return labels;
 }
 
@@ -197,8 +195,7 @@ void TrainingFolder::write_cluster_file(const std::vector<std::string>& addresse
 
 std::vector<std::string> TrainingFolder::leftovers() const {
   std::vector<std::string> names;
-  for (const auto& entry : std::filesystem::directory_iterator(folder_ / "tmp"))
-    names.push_back(entry.path().filename().string());
+  for (const auto& entry : std::filesystem::directory_iterator(folder_ / "tmp")) names.push_back(entry.path().filename().string());
   return names;
 }
 
@@ -207,8 +204,7 @@ namespace {
 std::vector<std::string> training_command(const TrainingFolder& folder, const std::string& name, const TrainingCfg& cfg,
                                           const std::vector<std::string>& options, std::vector<std::string> command) {
   folder.write(name + ".cfg", cfg.text());
-  for (const std::string& word :
-       {darknet_program(), std::string("detector"), std::string("train"), std::string("obj.data"), name + ".cfg"})
+  for (const std::string& word : {darknet_program(), std::string("detector"), std::string("train"), std::string("obj.data"), name + ".cfg"})
     command.push_back(word);
   command.insert(command.end(), options.begin(), options.end());
   command.push_back("-dont_show");
@@ -254,8 +250,7 @@ std::string TrainingRun::finish(double limit_seconds) {
   return folder_.read("backup/" + name_ + "_final.weights");
 }
 
-std::string train(const TrainingFolder& folder, const std::string& name, const TrainingCfg& cfg,
-                  const std::vector<std::string>& options) {
+std::string train(const TrainingFolder& folder, const std::string& name, const TrainingCfg& cfg, const std::vector<std::string>& options) {
   return TrainingRun(folder, name, cfg, options).finish();
 }
 

@@ -54,8 +54,8 @@ class TrainingFolder {
 class TrainingRun : public Process {
  public:
   // Writes NAME.cfg. `before`: what stands in front of the command (ip netns exec ...).
-  TrainingRun(const TrainingFolder& folder, const std::string& name, const TrainingCfg& cfg,
-              const std::vector<std::string>& options = {}, const std::vector<std::string>& before = {});
+  TrainingRun(const TrainingFolder& folder, const std::string& name, const TrainingCfg& cfg, const std::vector<std::string>& options = {},
+              const std::vector<std::string>& before = {});
 
   // The processes of local workers, in order; waits until they are known.
   std::vector<pid_t> worker_pids() const;

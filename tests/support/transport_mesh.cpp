@@ -43,8 +43,7 @@ std::string any_address(Medium medium) {
   return fmt::format("ipc://@tessera-test-{}-{}", getpid(), ++count);
 }
 
-transport::ZmqOptions zmq_options(Medium medium, int self, const transport::SessionToken& token,
-                                  const MeshLimits& limits) {
+transport::ZmqOptions zmq_options(Medium medium, int self, const transport::SessionToken& token, const MeshLimits& limits) {
   transport::ZmqOptions options;
   options.self = self;
   options.token = token;

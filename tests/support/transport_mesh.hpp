@@ -30,8 +30,7 @@ using Mesh = std::vector<std::unique_ptr<transport::Endpoint>>;
 std::string any_address(Medium medium);
 
 // A zmq endpoint's options for a test: a fresh port or path.
-transport::ZmqOptions zmq_options(Medium medium, int self, const transport::SessionToken& token,
-                                  const MeshLimits& limits = {});
+transport::ZmqOptions zmq_options(Medium medium, int self, const transport::SessionToken& token, const MeshLimits& limits = {});
 
 // Participants 0 .. count-1. Throws std::runtime_error with the transport's message if that fails.
 Mesh unconnected_mesh(Medium medium, int count, const MeshLimits& limits = {});

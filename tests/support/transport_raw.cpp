@@ -127,8 +127,8 @@ ForeignListener::ForeignListener(const std::string& reply) : state_(new State) {
   state_->fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   sockaddr_in address = loopback(0);
   socklen_t length = sizeof(address);
-  if (state_->fd < 0 || ::bind(state_->fd, reinterpret_cast<sockaddr*>(&address), length) != 0 ||
-      ::listen(state_->fd, 8) != 0 || ::getsockname(state_->fd, reinterpret_cast<sockaddr*>(&address), &length) != 0) {
+  if (state_->fd < 0 || ::bind(state_->fd, reinterpret_cast<sockaddr*>(&address), length) != 0 || ::listen(state_->fd, 8) != 0 ||
+      ::getsockname(state_->fd, reinterpret_cast<sockaddr*>(&address), &length) != 0) {
     fail("foreign listener");
   }
   state_->port = ntohs(address.sin_port);

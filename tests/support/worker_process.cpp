@@ -38,12 +38,11 @@ std::string joined(const std::vector<std::string>& words) {
 }
 
 // What the child does between fork and exec; only calls that are safe there.
-[[noreturn]] void become(char* const* arguments, char* const* environment, const char* folder, const int* ends,
-                         pid_t parent) {
+[[noreturn]] void become(char* const* arguments, char* const* environment, const char* folder, const int* ends, pid_t parent) {
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   const int in = ::open("/dev/null", O_RDONLY);
-  const bool ready = ::getppid() == parent && in >= 0 && ::chdir(folder) == 0 && ::dup2(in, 0) >= 0 &&
-                     ::dup2(ends[0], 1) >= 0 && ::dup2(ends[1], 2) >= 0;
+  const bool ready =
+      ::getppid() == parent && in >= 0 && ::chdir(folder) == 0 && ::dup2(in, 0) >= 0 && ::dup2(ends[0], 1) >= 0 && ::dup2(ends[1], 2) >= 0;
   if (ready) ::execvpe(arguments[0], arguments, environment);
   ::_exit(127);
 }
@@ -199,23 +198,19 @@ std::string Process::text(int stream) const {
   return all;
 }
 
-void Process::fail(const std::string& what) const {
-  throw std::runtime_error(fmt::format("`{}` {}; it printed:\n{}", name_, what, all()));
-}
+void Process::fail(const std::string& what) const { throw std::runtime_error(fmt::format("`{}` {}; it printed:\n{}", name_, what, all())); }
 
 namespace {
 
 std::vector<std::string> worker_command(const std::string& listen, std::vector<std::string> command) {
-  for (const std::string& word : {darknet_program(), std::string("worker"), std::string("-listen"), listen})
-    command.push_back(word);
+  for (const std::string& word : {darknet_program(), std::string("worker"), std::string("-listen"), listen}) command.push_back(word);
   if (listen.find("127.0.0.1") == std::string::npos && listen.starts_with("tcp://")) command.push_back("-insecure");
   return command;
 }
 
 }  // namespace
 
-WorkerProcess::WorkerProcess(const std::string& folder, const std::string& listen,
-                             const std::vector<std::string>& before)
+WorkerProcess::WorkerProcess(const std::string& folder, const std::string& listen, const std::vector<std::string>& before)
     : Process(worker_command(listen, before), folder) {
   const std::string words = "worker listens at ";
   const std::string line = wait_for_line(words, kStartSeconds);
@@ -247,8 +242,7 @@ std::vector<int> listening_ports(pid_t pid) {
       std::istringstream words(line);
       std::string slot, local, remote, state, queues, timer, retransmits, user, timeout, inode;
       words >> slot >> local >> remote >> state >> queues >> timer >> retransmits >> user >> timeout >> inode;
-      if (state == kListening && sockets.contains(inode))
-        ports.push_back(std::stoi(local.substr(local.find(':') + 1), nullptr, 16));
+      if (state == kListening && sockets.contains(inode)) ports.push_back(std::stoi(local.substr(local.find(':') + 1), nullptr, 16));
     }
   }
   std::sort(ports.begin(), ports.end());

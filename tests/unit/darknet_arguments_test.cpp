@@ -3,16 +3,15 @@
 #include <string>
 #include <vector>
 
-#include "darknet/arguments.hpp"
-#include "darknet/commands.hpp"
+#include "base/text.hpp"
+#include "darknet/commands/arguments.hpp"
+#include "darknet/commands/commands.hpp"
 
 using namespace tessera::darknet;
 
 namespace {
 
-tessera::base::Result<Arguments> parse(const std::vector<std::string>& words) {
-  return parse_arguments("darknet", words, all_options());
-}
+tessera::base::Result<Arguments> parse(const std::vector<std::string>& words) { return parse_arguments("darknet", words, all_options()); }
 
 }  // namespace
 
@@ -32,8 +31,8 @@ TEST_CASE("every spelling of an option is the same option") {
 }
 
 TEST_CASE("values are taken from the next word or after '=', the last one counts") {
-  auto arguments = parse({"detector", "-map", "train", "-gpus", "0,1", "x.data", "-thresh", ".3", "-thresh=0.4",
-                          "-points", "101", "-c", "-1"});
+  auto arguments =
+      parse({"detector", "-map", "train", "-gpus", "0,1", "x.data", "-thresh", ".3", "-thresh=0.4", "-points", "101", "-c", "-1"});
   REQUIRE(arguments);
   arguments->command_words = 2;
   CHECK(arguments->operand(0) == "x.data");

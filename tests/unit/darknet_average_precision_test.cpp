@@ -4,7 +4,7 @@
 #include <array>
 #include <vector>
 
-#include "darknet/average_precision.hpp"
+#include "darknet/training/average_precision.hpp"
 
 using namespace tessera::darknet;
 
@@ -98,8 +98,7 @@ TEST_CASE("detections claim objects in falling order of score, an object only on
   }
   SUBCASE("a class without objects does not lower the mean") {
     settings.classes = 3;
-    const std::vector<DetectedObject> detections = {
-        {0, 0, 0.9f, kHere}, {1, 0, 0.8f, kHere}, {0, 1, 0.7f, kThere}, {0, 2, 0.9f, kHere}};
+    const std::vector<DetectedObject> detections = {{0, 0, 0.9f, kHere}, {1, 0, 0.8f, kHere}, {0, 1, 0.7f, kThere}, {0, 2, 0.9f, kHere}};
     const Precision result = measure_precision(objects, detections, settings);
     CHECK(result.mean_average_precision == doctest::Approx(1));
     CHECK(result.false_positives == 1);

@@ -4,8 +4,8 @@
 #include <string>
 #include <vector>
 
-#include "darknet/cfg_check.hpp"
-#include "darknet/text.hpp"
+#include "base/text.hpp"
+#include "cfg/cfg_check.hpp"
 
 using namespace tessera::darknet;
 
@@ -57,16 +57,12 @@ TEST_CASE("[distributed] is taken out for upstream and its place is kept") {
   CHECK(upstream == "[net]\nwidth=32\nheight=16\nchannels=3\n[convolutional]\nfilters=2\n[convolutional]\nfilters=2\n");
   CHECK_FALSE(check(kNet + conv)->distributed.present);
   CHECK(starts(mistake(kNet + conv + "[distributed]\n"), "x.cfg:7: no layer follows"));
-  CHECK(starts(mistake(kNet + "[distributed]\n[distributed]\n" + conv),
-               "x.cfg:6: [distributed] stands on line 5 already"));
+  CHECK(starts(mistake(kNet + "[distributed]\n[distributed]\n" + conv), "x.cfg:6: [distributed] stands on line 5 already"));
 }
 
 TEST_CASE("the keys of [distributed] are known; their values are judged by the engine") {
-  const auto with = [](const std::string& option) {
-    return mistake(kNet + "[distributed]\n" + option + "\n[convolutional]\nfilters=2\n");
-  };
-  for (const char* key :
-       {"layers", "workers", "grid", "forward_groups", "backward_groups", "memory_mb", "threads", "wire"}) {
+  const auto with = [](const std::string& option) { return mistake(kNet + "[distributed]\n" + option + "\n[convolutional]\nfilters=2\n"); };
+  for (const char* key : {"layers", "workers", "grid", "forward_groups", "backward_groups", "memory_mb", "threads", "wire"}) {
     CAPTURE(std::string(key));
     CHECK(with(std::string(key) + "=anything") == "none");
   }
@@ -103,8 +99,7 @@ TEST_CASE("layers that do not fit each other") {
   CHECK(starts(mistake("[net]\nwidth=3\n[maxpool]\n"), "x.cfg:1: [net] has no input size"));
   CHECK(starts(mistake(kNet), "x.cfg:1: the network has no layers"));
   CHECK(starts(mistake(kNet + "[net]\n"), "x.cfg:5: there is a second [net]"));
-  CHECK(
-      starts(mistake(kNet + "[convolutional]\nsize=40\n"), "x.cfg:5: [convolutional] (layer 0) would have no output"));
+  CHECK(starts(mistake(kNet + "[convolutional]\nsize=40\n"), "x.cfg:5: [convolutional] (layer 0) would have no output"));
   CHECK(starts(mistake(kNet + "[convolutional]\nfilters=4\ngroups=3\n"), "x.cfg:7: groups=3 must divide"));
   CHECK(starts(mistake(kNet + "[connected]\noutput=4\n[softmax]\n[route]\n"), "x.cfg:8: [route] needs layers="));
   CHECK(starts(mistake(kNet + "[maxpool]\nstride=2\n[route]\nlayers=0,1\n"), "x.cfg:8: layers=1 points to layer 1"));
@@ -121,17 +116,13 @@ TEST_CASE("layers that do not fit each other") {
 TEST_CASE("heads and what comes before them") {
   const std::string yolo = "[yolo]\nclasses=2\nnum=4\nmask=0,1\nanchors=1,2,3,4,5,6,7,8\n";
   CHECK(mistake(kNet + "[convolutional]\nfilters=14\n" + yolo) == "none");
-  CHECK(starts(mistake(kNet + "[convolutional]\nfilters=28\n" + yolo),
-               "x.cfg:6: filters=28 does not fit [yolo] on line 7"));
-  CHECK(starts(mistake(kNet + "[convolutional]\nfilters=14\n" + yolo + "max=200\n"),
-               "x.cfg:12: max=200 is more than the 90 boxes"));
-  CHECK(starts(mistake(kNet + "[convolutional]\nfilters=14\n[maxpool]\n[yolo]\nclasses=1\nnum=2\n"),
-               "x.cfg:8: [yolo] gets 14 channels"));
+  CHECK(starts(mistake(kNet + "[convolutional]\nfilters=28\n" + yolo), "x.cfg:6: filters=28 does not fit [yolo] on line 7"));
+  CHECK(starts(mistake(kNet + "[convolutional]\nfilters=14\n" + yolo + "max=200\n"), "x.cfg:12: max=200 is more than the 90 boxes"));
+  CHECK(starts(mistake(kNet + "[convolutional]\nfilters=14\n[maxpool]\n[yolo]\nclasses=1\nnum=2\n"), "x.cfg:8: [yolo] gets 14 channels"));
   CHECK(mistake(kNet + "[convolutional]\nfilters=18\n[region]\nclasses=4\nnum=2\n") == "none");
   CHECK(starts(mistake(kNet + "[convolutional]\nfilters=18\n[region]\nclasses=4\nnum=2\nanchors=1,1,0,2\n"),
                "x.cfg:10: anchors= contains 0"));
-  CHECK(
-      starts(mistake(kNet + "[convolutional]\nfilters=18\n[region]\nclasses=4\nnum=2\nmax=31\n"), "x.cfg:10: max=31"));
+  CHECK(starts(mistake(kNet + "[convolutional]\nfilters=18\n[region]\nclasses=4\nnum=2\nmax=31\n"), "x.cfg:10: max=31"));
   CHECK(starts(mistake(kNet + "[convolutional]\nfilters=7\n[yolo]\nclasses=2\n[route]\nlayers=0\n[convolutional]"
                               "\nfilters=8\n[yolo]\nclasses=3\n"),
                "x.cfg:14: classes=3 differs from classes=2 on line 8"));

@@ -10,14 +10,14 @@
 #include <thread>
 
 #include "base/clock.hpp"
-#include "darknet/batch_loader.hpp"
-#include "darknet/classifier_data.hpp"
-#include "darknet/data_file.hpp"
-#include "darknet/detection_data.hpp"
-#include "darknet/image_file.hpp"
-#include "darknet/label_file.hpp"
-#include "darknet/sample_rng.hpp"
-#include "darknet/text.hpp"
+#include "base/text.hpp"
+#include "cfg/data_file.hpp"
+#include "darknet/training/batch_loader.hpp"
+#include "darknet/training/classifier_data.hpp"
+#include "darknet/training/detection_data.hpp"
+#include "darknet/upstream/image_file.hpp"
+#include "data/label_file.hpp"
+#include "data/sample_rng.hpp"
 
 using namespace tessera::darknet;
 
@@ -61,8 +61,7 @@ TEST_CASE("labels are read strictly and judged") {
   CHECK((*good)[0].y == 0.25f);
   CHECK((*good)[1].class_id == 1);
   CHECK((*good)[1].line == 3);
-  for (const char* bad :
-       {"0 0.5 0.5 0.1", "0 0.5 0.5 0.1 0.1 0.1", "cat 0.5 0.5 0.1 0.1", "0 a 0.5 0.1 0.1", "0.5 0.5 0.5 0.1 0.1"}) {
+  for (const char* bad : {"0 0.5 0.5 0.1", "0 0.5 0.5 0.1 0.1 0.1", "cat 0.5 0.5 0.1 0.1", "0 a 0.5 0.1 0.1", "0.5 0.5 0.5 0.1 0.1"}) {
     CAPTURE(std::string(bad));
     write(folder / "bad.txt", std::string("0 .5 .5 .1 .1\n") + bad + "\n");
     const auto labels = read_labels(folder / "bad.txt");
@@ -87,11 +86,8 @@ TEST_CASE(".data files: known keys, defaults, lines in errors") {
   CHECK(data->backup == "./backup");
   CHECK(data->where("names") == "x.data:4");
   CHECK(data->where("valid") == "x.data");
-  CHECK(parse_data_file("x.data", {"clases=4"}).error().message ==
-        "x.data:1: there is no key 'clases'; did you mean 'classes'?");
-  CHECK(
-      parse_data_file("x.data", {"", "classes=no"}).error().message.rfind("x.data:2: classes=no is no good value", 0) ==
-      0);
+  CHECK(parse_data_file("x.data", {"clases=4"}).error().message == "x.data:1: there is no key 'clases'; did you mean 'classes'?");
+  CHECK(parse_data_file("x.data", {"", "classes=no"}).error().message.rfind("x.data:2: classes=no is no good value", 0) == 0);
   CHECK(parse_data_file("x.data", {"train"}).error().message.rfind("x.data:1: 'train' is no option", 0) == 0);
 }
 

@@ -70,8 +70,7 @@ TEST_CASE("a colour image arrives planar, in RGB order, scaled to [0,1]") {
     REQUIRE(picture.c == 3);
     for (int y = 0; y < 2; ++y)
       for (int x = 0; x < 3; ++x)
-        for (int c = 0; c < 3; ++c)
-          CHECK(picture.at(c, y, x) == static_cast<float>((200 - 100 * c + 10 * y + x) / 255.));
+        for (int c = 0; c < 3; ++c) CHECK(picture.at(c, y, x) == static_cast<float>((200 - 100 * c + 10 * y + x) / 255.));
   }
   const Picture grey = load("colour.png", 1);
   CHECK(grey.c == 1);
@@ -121,8 +120,7 @@ TEST_CASE("a video is read frame by frame to its end") {
   constexpr int kFrames = 3;
   cv::VideoWriter writer("film.avi", cv::VideoWriter::fourcc('M', 'J', 'P', 'G'), 10, cv::Size(32, 16));
   REQUIRE(writer.isOpened());
-  for (int frame = 0; frame < kFrames; ++frame)
-    writer << cv::Mat(16, 32, CV_8UC3, cv::Scalar(0, 0, 80.0 * (frame + 1)));
+  for (int frame = 0; frame < kFrames; ++frame) writer << cv::Mat(16, 32, CV_8UC3, cv::Scalar(0, 0, 80.0 * (frame + 1)));
   writer.release();
 
   void* stream = open_video_stream("film.avi", 0, 0, 0, 0);

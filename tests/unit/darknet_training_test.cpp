@@ -10,13 +10,13 @@
 #include <opencv2/imgcodecs.hpp>
 #include <set>
 
-#include "darknet/anchors.hpp"
-#include "darknet/preflight.hpp"
-#include "darknet/result_files.hpp"
-#include "darknet/sample_rng.hpp"
-#include "darknet/text.hpp"
-#include "darknet/training_loop.hpp"
-#include "darknet/training_state.hpp"
+#include "base/text.hpp"
+#include "darknet/training/anchors.hpp"
+#include "darknet/training/preflight.hpp"
+#include "darknet/training/result_files.hpp"
+#include "darknet/training/training_loop.hpp"
+#include "darknet/training/training_state.hpp"
+#include "data/sample_rng.hpp"
 
 using namespace tessera::darknet;
 
@@ -48,8 +48,7 @@ TEST_CASE("numbered saves: every 1000 below 10,000, then every 10,000") {
   std::vector<std::uint64_t> due;
   for (std::uint64_t i = 0; i <= 40000; ++i)
     if (numbered_save_due(i)) due.push_back(i);
-  CHECK(due ==
-        std::vector<std::uint64_t>{1000, 2000, 3000, 4000, 5000, 6000, 7000, 8000, 9000, 10000, 20000, 30000, 40000});
+  CHECK(due == std::vector<std::uint64_t>{1000, 2000, 3000, 4000, 5000, 6000, 7000, 8000, 9000, 10000, 20000, 30000, 40000});
 }
 
 TEST_CASE("multi-scale sizes: the cfg's at both ends, 0.7 to 1.4 times it between, steps of 32, shape kept") {
@@ -103,8 +102,7 @@ TEST_CASE("a list's findings: unreadable images, missing and wrong labels, objec
     images.push_back((folder / "images" / (std::to_string(i) + ".png")).string());
     if (i != 3) REQUIRE(cv::imwrite(images.back(), cv::Mat(4, 4, CV_8UC3, cv::Scalar(0, 0, 0))));
     if (i != 5)
-      std::ofstream(folder / "labels" / (std::to_string(i) + ".txt"))
-          << (i == 7 ? "2 .5 .5 .1 .1\n" : "1 .5 .5 .1 .1\n0 .5 .5 .1 .1\n");
+      std::ofstream(folder / "labels" / (std::to_string(i) + ".txt")) << (i == 7 ? "2 .5 .5 .1 .1\n" : "1 .5 .5 .1 .1\n0 .5 .5 .1 .1\n");
   }
   const ListFindings found = check_list(images, 2, 60);
   CHECK(found.images == 20);
@@ -128,8 +126,7 @@ TEST_CASE("a list's findings: unreadable images, missing and wrong labels, objec
 }
 
 TEST_CASE("files are replaced in one step or left alone") {
-  const std::string path =
-      (std::filesystem::temp_directory_path() / ("tessera-atomic-" + std::to_string(::getpid()))).string();
+  const std::string path = (std::filesystem::temp_directory_path() / ("tessera-atomic-" + std::to_string(::getpid()))).string();
   REQUIRE(write_file_atomically(path, "one"));
   REQUIRE(write_file_atomically(path, "two\n"));
   CHECK(*read_lines(path, "test file") == std::vector<std::string>{"two"});
@@ -147,8 +144,7 @@ TEST_CASE("COCO's numbers and the result files' formats") {
   CHECK(coco_image_id("val/COCO_val2014_000000000042.jpg") == 42);
   CHECK(coco_image_id("val/000000000139.jpg") == 139);
 
-  const std::string folder =
-      (std::filesystem::temp_directory_path() / ("tessera-results-" + std::to_string(::getpid()))).string();
+  const std::string folder = (std::filesystem::temp_directory_path() / ("tessera-results-" + std::to_string(::getpid()))).string();
   DataFile data;
   data.results = folder;
   const DetectedObject object{0, 1, 0.5f, {0.5f, 0.5f, 0.2f, 2.0f}};
@@ -156,8 +152,7 @@ TEST_CASE("COCO's numbers and the result files' formats") {
   REQUIRE(voc);
   (*voc)->add(0, "images/x.jpg", {100, 50}, {&object, 1});
   REQUIRE((*voc)->finish());
-  CHECK(*read_lines(folder + "/comp4_det_test_b.txt", "") ==
-        std::vector<std::string>{"x 0.500000 41.000000 1.000000 61.000000 50.000000"});
+  CHECK(*read_lines(folder + "/comp4_det_test_b.txt", "") == std::vector<std::string>{"x 0.500000 41.000000 1.000000 61.000000 50.000000"});
   CHECK(read_lines(folder + "/comp4_det_test_a.txt", "")->empty());
 
   data.eval = "coco";

@@ -9,9 +9,9 @@
 #include <fstream>
 #include <iterator>
 
-#include "darknet/network_file.hpp"
-#include "darknet/weights_file.hpp"
-#include "darknet/weights_layout.hpp"
+#include "darknet/upstream/network_file.hpp"
+#include "darknet/upstream/weights_file.hpp"
+#include "darknet/upstream/weights_layout.hpp"
 #include "tests/support/oracle.hpp"
 
 using namespace tessera::darknet;
@@ -43,9 +43,7 @@ class Files {
     std::ifstream file(folder_ / name, std::ios::binary);
     return {std::istreambuf_iterator<char>(file), {}};
   }
-  void write(const char* name, const std::string& bytes) const {
-    std::ofstream(folder_ / name, std::ios::binary) << bytes;
-  }
+  void write(const char* name, const std::string& bytes) const { std::ofstream(folder_ / name, std::ios::binary) << bytes; }
 
  private:
   std::filesystem::path folder_;
@@ -65,13 +63,10 @@ void number_all(network* net, float start) {
 
 bool same_weights(const network* a, const network* b) {
   for (int i = 0; i < a->n; ++i) {
-    const auto left = weight_blocks(a->layers[i], LayoutUse::kSave),
-               right = weight_blocks(b->layers[i], LayoutUse::kSave);
+    const auto left = weight_blocks(a->layers[i], LayoutUse::kSave), right = weight_blocks(b->layers[i], LayoutUse::kSave);
     if (left.size() != right.size()) return false;
     for (std::size_t k = 0; k < left.size(); ++k)
-      if (left[k].count != right[k].count ||
-          std::memcmp(left[k].values, right[k].values, left[k].count * sizeof(float)) != 0)
-        return false;
+      if (left[k].count != right[k].count || std::memcmp(left[k].values, right[k].values, left[k].count * sizeof(float)) != 0) return false;
   }
   return true;
 }
@@ -144,14 +139,12 @@ TEST_CASE("a file that does not fit changes nothing and names the layer") {
     CHECK(same_weights(target.net.get(), same.net.get()));
   }
   files.write("bad", good.substr(0, good.size() - 4));
-  CHECK(load_weights_file(target.net.get(), files.path("bad")).error().message.find("layer 6 (connected)") !=
-        std::string::npos);
+  CHECK(load_weights_file(target.net.get(), files.path("bad")).error().message.find("layer 6 (connected)") != std::string::npos);
   std::string wrong = good;
   const float nan = NAN;
   std::memcpy(wrong.data() + 24, &nan, sizeof nan);
   files.write("bad", wrong);
-  CHECK(load_weights_file(target.net.get(), files.path("bad")).error().message.find("not all numbers") !=
-        std::string::npos);
+  CHECK(load_weights_file(target.net.get(), files.path("bad")).error().message.find("not all numbers") != std::string::npos);
 }
 
 TEST_CASE("headers with a 32-bit count are read, 64-bit ones written") {
@@ -220,8 +213,7 @@ TEST_CASE("upstream's own save and load go through the seams") {
   CHECK_THROWS(load_weights(other.net.get(), torn.data()));
   std::string absent = files.path("absent.cfg");
   CHECK_THROWS(parse_network_cfg(absent.data()));
-  files.write("wrapped.cfg",
-              std::string(kCfg).insert(std::string(kCfg).find("[convolutional]"), "[distributed]\nworkers=local:1\n"));
+  files.write("wrapped.cfg", std::string(kCfg).insert(std::string(kCfg).find("[convolutional]"), "[distributed]\nworkers=local:1\n"));
   std::string wrapped = files.path("wrapped.cfg");
   network* net = parse_network_cfg(wrapped.data());
   CHECK(net->n == ours.net->n);

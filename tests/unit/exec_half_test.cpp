@@ -65,8 +65,7 @@ Outcome train_pass(const graph::Graph& graph, const plan::Plan& plan, std::uint6
   for (const auto& l : storage.parameters().layers)
     for (const auto& array : exec::replicated_arrays(l))
       for (float& value : array) value = rng.uniform(-1, 1) * (array.data() == l.weights.data() ? 0.4f : 1);
-  exec::Interpreter interpreter(graph, storage.parameters(),
-                                testing::connected_mesh(testing::Medium::kInproc, plan.participants),
+  exec::Interpreter interpreter(graph, storage.parameters(), testing::connected_mesh(testing::Medium::kInproc, plan.participants),
                                 {kernels::Backend::kBlas, 1, base::Milliseconds(20000)});
   REQUIRE(interpreter.load(graph, plan, program::Mode::kTrain));
   const int last = graph.size() - 1;
@@ -112,8 +111,7 @@ Tensors tensors_sent(const graph::Graph& graph, const program::ProgramSet& set) 
   for (const auto& program : set.programs)
     for (const auto* steps : {&program.forward, &program.backward})
       for (const auto& step : *steps) {
-        if (step.op != program::Op::kSend || program.buffers[static_cast<std::size_t>(step.a)].slot == Slot::kWinners)
-          continue;
+        if (step.op != program::Op::kSend || program.buffers[static_cast<std::size_t>(step.a)].slot == Slot::kWinners) continue;
         sent.elements += static_cast<std::uint64_t>(step.box.elements());
         sent.bytes += program::message_bytes(graph, program, step);
         ++sent.messages;

@@ -91,7 +91,8 @@ struct Run {
       : graph(graph), storage(graph), memory(graph.layers.size() * 3) {
     Rng rng(seed);
     fill(storage.parameters(), rng);
-    interpreter = std::make_unique<exec::Interpreter>(graph, storage.parameters(), testing::connected_mesh(testing::Medium::kInproc, plan.participants),
+    interpreter = std::make_unique<exec::Interpreter>(graph, storage.parameters(),
+                                                      testing::connected_mesh(testing::Medium::kInproc, plan.participants),
                                                       exec::InterpreterOptions{kernels::Backend::kReference, 1, base::Milliseconds(20000)});
     REQUIRE(interpreter->load(graph, plan, program::Mode::kTrain));
     for (int node = 0; node < graph.size(); ++node) {
@@ -102,8 +103,10 @@ struct Run {
         fill(m, rng);
         interpreter->bind(node, slot, m.data());
       };
-      if (graph[node].kind == graph::LayerKind::kInput) bind(0, Slot::kStored), bind(1, Slot::kInputDelta);
-      else if (graph[node].delivered) bind(0, Slot::kDelivered), bind(1, Slot::kExternalDelta);
+      if (graph[node].kind == graph::LayerKind::kInput)
+        bind(0, Slot::kStored), bind(1, Slot::kInputDelta);
+      else if (graph[node].delivered)
+        bind(0, Slot::kDelivered), bind(1, Slot::kExternalDelta);
     }
   }
   void pass(bool last) {
@@ -126,12 +129,13 @@ TEST_CASE("chunks cover every summed element once, a round has at most one for e
   int by_channels = 0;
   for (int i = 0; i < 200; ++i) {
     const auto graph = testing::random_graph(rng, 8);
-    const auto plan = rng.chance(0.5) ? testing::random_free_plan(rng, graph, 2) : *plan::make_plan(graph, 2, testing::random_layout(rng, graph, 2));
+    const auto plan =
+        rng.chance(0.5) ? testing::random_free_plan(rng, graph, 2) : *plan::make_plan(graph, 2, testing::random_layout(rng, graph, 2));
     if (plan.participants < 2) continue;
     CAPTURE(testing::describe(graph));
     CAPTURE(testing::describe(plan));
     std::map<int, std::map<geometry::Index, geometry::Index>> ranges;  // by node: end by begin
-    std::map<std::pair<int, int>, int> in_round;                      // by round and owner
+    std::map<std::pair<int, int>, int> in_round;                       // by round and owner
     int node = graph.size();
     const auto sharding = *program::compile(graph, plan, program::Mode::kTrain).sharding;
     for (const auto& chunk : sharding.chunks) {
@@ -173,8 +177,10 @@ TEST_CASE("summing and sharing gradients moves at most 2(N-1)/N of them per part
   for (auto* usage : {&plain, &summing, &sharing}) {
     std::vector<std::uint64_t> before;
     for (int p = 0; p < 4; ++p) before.push_back(bytes(p));
-    if (usage == &sharing) REQUIRE(run.interpreter->apply({0.1f, 0.9f, 0.0005f, 2}));
-    else REQUIRE(run.interpreter->backward(usage == &summing));
+    if (usage == &sharing)
+      REQUIRE(run.interpreter->apply({0.1f, 0.9f, 0.0005f, 2}));
+    else
+      REQUIRE(run.interpreter->backward(usage == &summing));
     for (int p = 0; p < 4; ++p) usage->push_back(bytes(p) - before[static_cast<std::size_t>(p)]);
   }
   const auto gradient = static_cast<std::uint64_t>(program::summed_elements(graph, 1)) * sizeof(float);
@@ -212,7 +218,8 @@ TEST_CASE("momentum in shards: iterations give the same weights as with the mome
 
 TEST_CASE("a mailbox takes the piece it waits for, whatever comes first, and drops old runs and strangers' sessions") {
   auto mesh = testing::connected_mesh(testing::Medium::kInproc, 2);
-  exec::Mailbox sender(*mesh[1], 7, base::Milliseconds(5000)), stranger(*mesh[1], 8, base::Milliseconds(5000)), receiver(*mesh[0], 7, base::Milliseconds(200));
+  exec::Mailbox sender(*mesh[1], 7, base::Milliseconds(5000)), stranger(*mesh[1], 8, base::Milliseconds(5000)),
+      receiver(*mesh[0], 7, base::Milliseconds(200));
   const auto piece = [](std::uint32_t transfer, geometry::Index size) {
     return exec::Piece{transfer, wire::ElementType::kFloat32, {{0, 1}, {0, 1}, {0, 1}, {0, size}}};
   };
@@ -233,7 +240,7 @@ TEST_CASE("a mailbox takes the piece it waits for, whatever comes first, and dro
   send(sender, 1, 5, 1.0f);    // of a run that has been given up
   send(stranger, 2, 5, 2.0f);  // of another session
   send(sender, 2, 6, 3.0f);
-  send(sender, 3, 5, 4.0f);    // of the next run already
+  send(sender, 3, 5, 4.0f);  // of the next run already
   send(sender, 2, 5, 5.0f);
   CHECK(receive(5) == 5.0f);
   CHECK(receive(6) == 3.0f);
@@ -318,7 +325,7 @@ TEST_CASE("restore undoes an iteration: done again it gives the same bits") {
   const auto input_delta = redone.memory[1];
   for (int p = 0; p < 3; ++p) redone.interpreter->executor(p).remember();
   redone.pass(false);
-  REQUIRE(redone.interpreter->forward());  // given up in its second subdivision
+  REQUIRE(redone.interpreter->forward());                  // given up in its second subdivision
   CHECK(bytes_of(redone.storage.parameters()) != before);  // rolling averages have moved
   for (int p = 0; p < 3; ++p) redone.interpreter->executor(p).restore();
   CHECK(bytes_of(redone.storage.parameters()) == before);

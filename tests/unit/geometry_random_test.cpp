@@ -72,7 +72,8 @@ TEST_CASE("intersect, hull and contains agree with the cells") {
     const Box both = geometry::hull(a, b);
     REQUIRE(both.contains(a));
     REQUIRE(both.contains(b));
-    REQUIRE((both.empty() || both == a || both == b || both.elements() > std::max(a.empty() ? 0 : a.elements(), b.empty() ? 0 : b.elements())));
+    REQUIRE(
+        (both.empty() || both == a || both == b || both.elements() > std::max(a.empty() ? 0 : a.elements(), b.empty() ? 0 : b.elements())));
     REQUIRE(static_cast<Index>(in_a.size()) == a.elements());
   }
 }
@@ -82,7 +83,9 @@ TEST_CASE("windows: inputs read and outputs touched, against trying every positi
   for (int i = 0; i < 20000; ++i) {
     const geometry::Window window{rng.between(1, 7), rng.between(1, 3), rng.between(0, 8)};
     const Index in_size = rng.between(1, 20), out_size = rng.between(1, 20);
-    const auto reads = [&](Index out, Index in) { return in >= out * window.stride - window.pad && in < out * window.stride - window.pad + window.kernel; };
+    const auto reads = [&](Index out, Index in) {
+      return in >= out * window.stride - window.pad && in < out * window.stride - window.pad + window.kernel;
+    };
     const Range out = random_range(rng, static_cast<int>(out_size) - 1), in = random_range(rng, static_cast<int>(in_size) - 1);
     Range read, touched;
     for (Index o = out.begin; o < out.end; ++o)
@@ -91,7 +94,8 @@ TEST_CASE("windows: inputs read and outputs touched, against trying every positi
     for (Index o = 0; o < out_size; ++o)
       for (Index j = in.begin; j < in.end; ++j)
         if (reads(o, j)) touched = hull(touched, {o, o + 1});
-    INFO(fmt::format("kernel {} stride {} pad {} out [{}, {}) in [{}, {})", window.kernel, window.stride, window.pad, out.begin, out.end, in.begin, in.end));
+    INFO(fmt::format("kernel {} stride {} pad {} out [{}, {}) in [{}, {})", window.kernel, window.stride, window.pad, out.begin, out.end,
+                     in.begin, in.end));
     // Between windows that leave gaps a range may reach over cells that nobody reads, never less than the hull.
     const Range input = geometry::input_range(window, out, in_size), output = geometry::output_range(window, in, out_size);
     REQUIRE(input.contains(read));

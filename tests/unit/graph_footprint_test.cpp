@@ -40,7 +40,8 @@ TEST_CASE("footprints of random layers equal brute force") {
         const auto& from = graph[layer.inputs[static_cast<std::size_t>(input)]].out;
         const Box out{{0, 1}, part(rng, layer.out.c), part(rng, layer.out.y), part(rng, layer.out.x)};
         const Box in{{0, 1}, part(rng, from.c), part(rng, from.y), part(rng, from.x)};
-        INFO(fmt::format("case {} node {} input {} out {} in {}{}", i, node, input, to_string(out), to_string(in), testing::describe(graph)));
+        INFO(fmt::format("case {} node {} input {} out {} in {}{}", i, node, input, to_string(out), to_string(in),
+                         testing::describe(graph)));
         const Box read = graph::input_box(graph, node, input, out), brute_read = testing::brute_input_box(graph, node, input, out);
         const Box touched = graph::output_box(graph, node, input, in), brute_touched = testing::brute_output_box(graph, node, input, in);
         REQUIRE(read.contains(brute_read));
@@ -53,7 +54,8 @@ TEST_CASE("footprints of random layers equal brute force") {
           Box out_all = out, in_all = in;
           out_all.c = {0, layer.out.c}, in_all.c = {0, from.c};
           REQUIRE(graph::input_box(graph, node, 0, out_all) == read);
-          const bool exact = testing::brute_input_box(graph, node, 0, out_all) == read && testing::brute_output_box(graph, node, 0, in_all) == touched;
+          const bool exact =
+              testing::brute_input_box(graph, node, 0, out_all) == read && testing::brute_output_box(graph, node, 0, in_all) == touched;
           loose += !exact;
         } else if (!has_gaps(layer)) {
           REQUIRE(read == brute_read);

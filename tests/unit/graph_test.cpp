@@ -72,8 +72,14 @@ TEST_CASE("validate accepts the example and refuses each way of breaking it, nam
       {"impossible size", [](Graph& g) { at(g, 1).kernel = 0; }},
       {"impossible size", [](Graph& g) { at(g, 1).stride = -1; }},
       {"impossible size", [](Graph& g) { at(g, 1).pad = -1; }},
-      {"inputs must come first", [](Graph& g) { at(g, 3) = layer(LayerKind::kInput, {}, {4, 4, 4}); }},
-      {"2 inputs", [](Graph& g) { at(g, 1).inputs = {0, 0}; }},
+      {"inputs must come first",
+       [](Graph& g) {
+         at(g, 3) = layer(LayerKind::kInput, {}, {4, 4, 4});
+       }},
+      {"2 inputs",
+       [](Graph& g) {
+         at(g, 1).inputs = {0, 0};
+       }},
       {"1 inputs", [](Graph& g) { at(g, 4).inputs = {3}; }},
       {"0 inputs", [](Graph& g) { at(g, 6).inputs = {}; }},
       {"does not come before it", [](Graph& g) { at(g, 3).inputs = {3}; }},
@@ -84,11 +90,16 @@ TEST_CASE("validate accepts the example and refuses each way of breaking it, nam
       {"size 17 is larger than 15", [](Graph& g) { at(g, 2).kernel = 17; }},
       {"lies outside its input", [](Graph& g) { at(g, 2).stride = 1, at(g, 2).pad = 9, at(g, 2).out.y = at(g, 2).out.x = 16; }},
       {"its output differs in shape", [](Graph& g) { at(g, 4).out.c = 5; }},
-      {"maps of 8x8 and 8x4 do not fit together", [](Graph& g) {
-         g.layers = {layer(LayerKind::kInput, {}, {4, 8, 8}), layer(LayerKind::kInput, {}, {4, 4, 8}), layer(LayerKind::kShortcut, {1, 0}, {4, 4, 8})};
+      {"maps of 8x8 and 8x4 do not fit together",
+       [](Graph& g) {
+         g.layers = {layer(LayerKind::kInput, {}, {4, 8, 8}), layer(LayerKind::kInput, {}, {4, 4, 8}),
+                     layer(LayerKind::kShortcut, {1, 0}, {4, 4, 8})};
        }},
       {"does not follow from its input", [](Graph& g) { at(g, 5).out.x = 9; }},
-      {"joins maps of different size", [](Graph& g) { at(g, 6).inputs = {5, 2}; }},
+      {"joins maps of different size",
+       [](Graph& g) {
+         at(g, 6).inputs = {5, 2};
+       }},
       {"9 channels, its inputs have 8", [](Graph& g) { at(g, 6).out.c = 9; }},
       {"is not divisible by its stride 3", [](Graph& g) { at(g, 7).stride = 3; }},
       {"does not follow from its input", [](Graph& g) { at(g, 7).out.c = 31; }},

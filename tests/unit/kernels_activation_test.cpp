@@ -14,17 +14,38 @@ struct Sample {
 };
 
 constexpr std::array<Sample, 32> kSamples{{
-    {Activation::kLinear, -2.5, -2.5},   {Activation::kLogistic, 0, .5},          {Activation::kLogistic, 2, .880797078},
-    {Activation::kLoggy, 2, .761594156}, {Activation::kRelu, 3, 3},               {Activation::kRelu, -3, 0},
-    {Activation::kElu, 2, 2},            {Activation::kElu, -1, -.632120559},     {Activation::kSelu, 1, 1.0507},
-    {Activation::kSelu, -1, -1.1112877}, {Activation::kRelie, 4, 4},             {Activation::kRelie, -4, -.04},
-    {Activation::kRamp, 2, 2.2},         {Activation::kRamp, -2, -.2},            {Activation::kLeaky, 5, 5},
-    {Activation::kLeaky, -5, -.5},       {Activation::kTanh, .5, .462117157},     {Activation::kPlse, -5, -.01},
-    {Activation::kPlse, 5, 1.01},        {Activation::kPlse, 2, .75},             {Activation::kStair, 2.3, 1},
-    {Activation::kStair, 3.25, 1.25},    {Activation::kStair, -1.5, -1},          {Activation::kStair, -.25, -.25},
-    {Activation::kHardtan, -3, -1},      {Activation::kHardtan, 3, 1},            {Activation::kHardtan, .3, .3},
-    {Activation::kLhtan, -2, -.002},     {Activation::kLhtan, 3, 1.002},          {Activation::kLhtan, .4, .4},
-    {Activation::kTanh, 400, 1},         {Activation::kLogistic, -400, 0},
+    {Activation::kLinear, -2.5, -2.5},
+    {Activation::kLogistic, 0, .5},
+    {Activation::kLogistic, 2, .880797078},
+    {Activation::kLoggy, 2, .761594156},
+    {Activation::kRelu, 3, 3},
+    {Activation::kRelu, -3, 0},
+    {Activation::kElu, 2, 2},
+    {Activation::kElu, -1, -.632120559},
+    {Activation::kSelu, 1, 1.0507},
+    {Activation::kSelu, -1, -1.1112877},
+    {Activation::kRelie, 4, 4},
+    {Activation::kRelie, -4, -.04},
+    {Activation::kRamp, 2, 2.2},
+    {Activation::kRamp, -2, -.2},
+    {Activation::kLeaky, 5, 5},
+    {Activation::kLeaky, -5, -.5},
+    {Activation::kTanh, .5, .462117157},
+    {Activation::kPlse, -5, -.01},
+    {Activation::kPlse, 5, 1.01},
+    {Activation::kPlse, 2, .75},
+    {Activation::kStair, 2.3, 1},
+    {Activation::kStair, 3.25, 1.25},
+    {Activation::kStair, -1.5, -1},
+    {Activation::kStair, -.25, -.25},
+    {Activation::kHardtan, -3, -1},
+    {Activation::kHardtan, 3, 1},
+    {Activation::kHardtan, .3, .3},
+    {Activation::kLhtan, -2, -.002},
+    {Activation::kLhtan, 3, 1.002},
+    {Activation::kLhtan, .4, .4},
+    {Activation::kTanh, 400, 1},
+    {Activation::kLogistic, -400, 0},
 }};
 
 TEST_CASE("activations: values of Darknet's formulas") {
@@ -36,13 +57,13 @@ TEST_CASE("activations: values of Darknet's formulas") {
 
 TEST_CASE("activations: slopes are Darknet's, as functions of the output") {
   constexpr std::array<Sample, 22> kSlopes{{
-      {Activation::kLinear, 7, 1},      {Activation::kLogistic, .25, .1875}, {Activation::kLoggy, .5, .375},
-      {Activation::kRelu, .1, 1},       {Activation::kRelu, 0, 0},           {Activation::kElu, .5, 1},
-      {Activation::kElu, -.5, .5},      {Activation::kSelu, 1, 1.0507},      {Activation::kSelu, -.5, 1.25803124},
-      {Activation::kRelie, -1, .01},    {Activation::kRelie, 1, 1},          {Activation::kRamp, 1, 1.1},
-      {Activation::kRamp, -1, .1},      {Activation::kLeaky, -1, .1},        {Activation::kLeaky, 1, 1},
-      {Activation::kTanh, .5, .75},     {Activation::kPlse, .5, .125},       {Activation::kPlse, 1.5, .01},
-      {Activation::kStair, 2, 0},       {Activation::kStair, 2.5, 1},        {Activation::kHardtan, 1, 0},
+      {Activation::kLinear, 7, 1},   {Activation::kLogistic, .25, .1875}, {Activation::kLoggy, .5, .375},
+      {Activation::kRelu, .1, 1},    {Activation::kRelu, 0, 0},           {Activation::kElu, .5, 1},
+      {Activation::kElu, -.5, .5},   {Activation::kSelu, 1, 1.0507},      {Activation::kSelu, -.5, 1.25803124},
+      {Activation::kRelie, -1, .01}, {Activation::kRelie, 1, 1},          {Activation::kRamp, 1, 1.1},
+      {Activation::kRamp, -1, .1},   {Activation::kLeaky, -1, .1},        {Activation::kLeaky, 1, 1},
+      {Activation::kTanh, .5, .75},  {Activation::kPlse, .5, .125},       {Activation::kPlse, 1.5, .01},
+      {Activation::kStair, 2, 0},    {Activation::kStair, 2.5, 1},        {Activation::kHardtan, 1, 0},
       {Activation::kLhtan, 1, .001},
   }};
   for (const Sample& sample : kSlopes) {
@@ -67,8 +88,8 @@ TEST_CASE("activations: slopes against central differences") {
 }
 
 TEST_CASE("activations: NaN stays NaN where a bad training run must be noticed") {
-  for (const Activation activation : {Activation::kLinear, Activation::kRelu, Activation::kLeaky, Activation::kRamp,
-                                      Activation::kRelie, Activation::kLogistic, Activation::kTanh, Activation::kElu})
+  for (const Activation activation : {Activation::kLinear, Activation::kRelu, Activation::kLeaky, Activation::kRamp, Activation::kRelie,
+                                      Activation::kLogistic, Activation::kTanh, Activation::kElu})
     CHECK(std::isnan(activate(std::nanf(""), activation)));
 }
 

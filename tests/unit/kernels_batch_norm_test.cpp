@@ -36,8 +36,8 @@ Box random_box(Random& random, const Setup& setup) {
 }
 
 Box random_view_box(Random& random, const Box& part, const Setup& setup) {
-  return {random_hull(random, part.n, setup.batch), random_hull(random, part.c, setup.shape.c),
-          random_hull(random, part.y, setup.shape.y), random_hull(random, part.x, setup.shape.x)};
+  return {random_hull(random, part.n, setup.batch), random_hull(random, part.c, setup.shape.c), random_hull(random, part.y, setup.shape.y),
+          random_hull(random, part.x, setup.shape.x)};
 }
 
 TEST_CASE("batch norm: moments equal the two-pass sums, per channel, for any box and view") {
@@ -147,8 +147,7 @@ TEST_CASE("batch norm: normalize_activate in place and out of place, nothing out
           for (Index column = box.x.begin; column < box.x.end; ++column) {
             const double norm = (static_cast<double>(x.at(n, c, row, column)) - parameters.mean[c]) /
                                 (std::sqrt(static_cast<double>(parameters.variance[c])) + 1e-6);
-            expected.at(n, c, row, column) =
-                activate(static_cast<float>(norm * parameters.scales[c] + parameters.biases[c]), activation);
+            expected.at(n, c, row, column) = activate(static_cast<float>(norm * parameters.scales[c] + parameters.biases[c]), activation);
           }
     CHECK_SMALL(relative_error(y.view(), expected.view(), box), 1e-5);
 
@@ -160,8 +159,8 @@ TEST_CASE("batch norm: normalize_activate in place and out of place, nothing out
 }
 
 // The loss of a normalised layer over a whole tensor in double, and Darknet's gradient against central differences.
-double loss(const std::vector<double>& values, const std::vector<float>& weights, const Setup& setup,
-            const std::vector<double>& scales, const std::vector<double>& biases) {
+double loss(const std::vector<double>& values, const std::vector<float>& weights, const Setup& setup, const std::vector<double>& scales,
+            const std::vector<double>& biases) {
   const Index channels = setup.shape.c, cells = setup.shape.y * setup.shape.x;
   const auto count = static_cast<double>(setup.batch * cells);
   double sum = 0;
@@ -231,8 +230,7 @@ TEST_CASE("batch norm: gradients against central differences of the whole layer"
     auto up = values, down = values;
     up[i] += h;
     down[i] -= h;
-    const double expected =
-        (loss(up, weights, setup, scales, biases) - loss(down, weights, setup, scales, biases)) / (2 * h);
+    const double expected = (loss(up, weights, setup, scales, biases) - loss(down, weights, setup, scales, biases)) / (2 * h);
     CHECK_NEAR(delta.view().data[i], expected, tolerance);
     largest = std::max(largest, std::abs(expected));
   }
@@ -306,8 +304,7 @@ TEST_CASE("batch norm: backward passes on boxes against scalar loops of Darknet'
           for (Index column = box.x.begin; column < box.x.end; ++column) {
             float& cell = expected.at(n, c, row, column);
             cell = static_cast<float>(cell * gain / std::sqrt(variance) +
-                                      variance_delta * 2 * (x.at(n, c, row, column) - parameters.mean[c]) / count +
-                                      mean_delta / count);
+                                      variance_delta * 2 * (x.at(n, c, row, column) - parameters.mean[c]) / count + mean_delta / count);
           }
       }
     CHECK_SMALL(relative_error(delta.view(), expected.view(), box), 1e-5);

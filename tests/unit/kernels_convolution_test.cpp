@@ -27,18 +27,22 @@ struct Case {
     return {in.n, channels, output_window(shape, in.y, shape.out_y()), output_window(shape, in.x, shape.out_x())};
   }
   std::string text() const {
-    return "shape c" + std::to_string(shape.in_c) + " y" + std::to_string(shape.in_y) + " x" + std::to_string(shape.in_x) +
-           " filters " + std::to_string(shape.out_c) + " kernel " + std::to_string(shape.kernel) + " stride " +
-           std::to_string(shape.stride) + " pad " + std::to_string(shape.pad) + " batch " + std::to_string(batch) + " out " +
-           to_string(out) + " in " + to_string(in);
+    return "shape c" + std::to_string(shape.in_c) + " y" + std::to_string(shape.in_y) + " x" + std::to_string(shape.in_x) + " filters " +
+           std::to_string(shape.out_c) + " kernel " + std::to_string(shape.kernel) + " stride " + std::to_string(shape.stride) + " pad " +
+           std::to_string(shape.pad) + " batch " + std::to_string(batch) + " out " + to_string(out) + " in " + to_string(in);
   }
 };
 
 Case random_case(Random& random, Index channels, Index size) {
   Case c;
   do {
-    c.shape = {uniform(random, 1, channels), uniform(random, 1, size), uniform(random, 1, size), uniform(random, 1, channels),
-               static_cast<int>(uniform(random, 1, 7)), static_cast<int>(uniform(random, 1, 3)), 0};
+    c.shape = {uniform(random, 1, channels),
+               uniform(random, 1, size),
+               uniform(random, 1, size),
+               uniform(random, 1, channels),
+               static_cast<int>(uniform(random, 1, 7)),
+               static_cast<int>(uniform(random, 1, 3)),
+               0};
     c.shape.pad = static_cast<int>(uniform(random, 0, 1) == 0 ? c.shape.kernel / 2 : uniform(random, 0, c.shape.kernel));
     if (uniform(random, 0, 3) == 0) {
       c.shape.kernel = c.shape.stride = 1;  // the pass without copies
@@ -159,8 +163,8 @@ TEST_CASE("convolution: reference equals values worked by hand") {
     convolution->forward({image.data(), in}, weights.data(), {output.data(), out}, out);
     CHECK(output == result);
   };
-  check({1, 2, 2, 1, 3, 1, 1}, {1, 10, 100, 1000}, {9 * 1000 + 8 * 100 + 60 + 5, 7 * 100 + 8 * 1000 + 4 + 50,
-                                                      2 + 30 + 500 + 6000, 1 + 20 + 400 + 5000});
+  check({1, 2, 2, 1, 3, 1, 1}, {1, 10, 100, 1000},
+        {9 * 1000 + 8 * 100 + 60 + 5, 7 * 100 + 8 * 1000 + 4 + 50, 2 + 30 + 500 + 6000, 1 + 20 + 400 + 5000});
   check({1, 3, 3, 1, 3, 2, 1}, {1, 0, 0, 0, 0, 0, 0, 0, 2}, {5, 0, 0, 10});
 }
 
@@ -199,8 +203,7 @@ TEST_CASE("convolution: reference gradients against central differences") {
     };
     for (Index i = 0; i < in.elements(); i += 1 + in.elements() / 20)
       CHECK_NEAR(delta_in.view().data[i], difference(input.view().data[i]), 1e-4);
-    for (std::size_t i = 0; i < weights.size(); i += 1 + weights.size() / 20)
-      CHECK_NEAR(gradient[i], difference(weights[i]), 1e-4);
+    for (std::size_t i = 0; i < weights.size(); i += 1 + weights.size() / 20) CHECK_NEAR(gradient[i], difference(weights[i]), 1e-4);
   }
 }
 
@@ -238,9 +241,8 @@ TEST_CASE("convolution: every kernel size, stride and pad on a tile inside the i
 // Layers as real networks have them, large enough that every kind of blocking is used more than once.
 TEST_CASE("convolution: layers of real sizes") {
   const std::vector<std::pair<ConvolutionShape, Index>> layers{
-      {{3, 120, 120, 16, 3, 1, 1}, 2},  {{16, 104, 104, 32, 3, 1, 1}, 1}, {{256, 13, 13, 130, 3, 1, 1}, 5},
-      {{200, 13, 13, 260, 1, 1, 0}, 4}, {{64, 52, 52, 32, 1, 1, 0}, 2},   {{3, 112, 112, 40, 7, 2, 3}, 1},
-      {{48, 40, 40, 96, 3, 2, 1}, 3},   {{300, 7, 7, 70, 3, 1, 1}, 9},
+      {{3, 120, 120, 16, 3, 1, 1}, 2}, {{16, 104, 104, 32, 3, 1, 1}, 1}, {{256, 13, 13, 130, 3, 1, 1}, 5}, {{200, 13, 13, 260, 1, 1, 0}, 4},
+      {{64, 52, 52, 32, 1, 1, 0}, 2},  {{3, 112, 112, 40, 7, 2, 3}, 1},  {{48, 40, 40, 96, 3, 2, 1}, 3},   {{300, 7, 7, 70, 3, 1, 1}, 9},
   };
   for (const Backend backend : fast_backends()) {
     unsigned seed = 0;

@@ -24,8 +24,7 @@ std::uint16_t slow_half(float value) {
   const double place = std::ldexp(1, std::max(std::ilogb(magnitude), -14) - 10);
   const double rounded = std::nearbyint(magnitude / place) * place;
   if (rounded >= 65536) return sign | 0x7c00;
-  if (rounded < std::ldexp(1, -14))
-    return static_cast<std::uint16_t>(sign | static_cast<int>(rounded * std::ldexp(1, 24)));
+  if (rounded < std::ldexp(1, -14)) return static_cast<std::uint16_t>(sign | static_cast<int>(rounded * std::ldexp(1, 24)));
   const int exponent = std::ilogb(rounded);
   const int fraction = static_cast<int>(rounded / std::ldexp(1, exponent - 10)) - 1024;
   return static_cast<std::uint16_t>(sign | (exponent + 15) << 10 | fraction);
@@ -70,8 +69,7 @@ TEST_CASE("all 65536 halves become the float they mean, and themselves again") {
 TEST_CASE("floats are rounded to the nearest half, ties to even") {
   Random random(1);
   const auto check = [](float value) {
-    REQUIRE_MESSAGE(to_half(value) == slow_half(value), "value ", value, " got ", to_half(value), " want ",
-                    slow_half(value));
+    REQUIRE_MESSAGE(to_half(value) == slow_half(value), "value ", value, " got ", to_half(value), " want ", slow_half(value));
   };
   for (int i = 0; i < 1'000'000; ++i) {
     const auto bits = static_cast<std::uint32_t>(random());
@@ -84,23 +82,18 @@ TEST_CASE("floats are rounded to the nearest half, ties to even") {
     const double below = slow_value(static_cast<std::uint16_t>(i));
     const double above = i == 0x7bff ? 65536 : slow_value(static_cast<std::uint16_t>(i + 1));
     const auto middle = static_cast<float>((below + above) / 2);
-    for (const float value : {middle, std::nextafter(middle, 0.f), std::nextafter(middle, kInfinity)})
-      check(value), check(-value);
+    for (const float value : {middle, std::nextafter(middle, 0.f), std::nextafter(middle, kInfinity)}) check(value), check(-value);
   }
-  for (const float value :
-       {0.f, -0.f, kInfinity, -kInfinity, std::numeric_limits<float>::max(), std::numeric_limits<float>::denorm_min()})
+  for (const float value : {0.f, -0.f, kInfinity, -kInfinity, std::numeric_limits<float>::max(), std::numeric_limits<float>::denorm_min()})
     check(value);
 }
 
 TEST_CASE("a message of halves carries any box with eleven bits, whatever the size of its values") {
   Random random(2);
   for (int i = 0; i < 300; ++i) {
-    const Box whole{{0, uniform(random, 1, 3)},
-                    {0, uniform(random, 1, 9)},
-                    {0, uniform(random, 1, 40)},
-                    {0, uniform(random, 1, 70)}};
-    const Box box{random_range(random, whole.n.end), random_range(random, whole.c.end),
-                  random_range(random, whole.y.end), random_range(random, whole.x.end)};
+    const Box whole{{0, uniform(random, 1, 3)}, {0, uniform(random, 1, 9)}, {0, uniform(random, 1, 40)}, {0, uniform(random, 1, 70)}};
+    const Box box{random_range(random, whole.n.end), random_range(random, whole.c.end), random_range(random, whole.y.end),
+                  random_range(random, whole.x.end)};
     base::ThreadPool pool(static_cast<int>(uniform(random, 1, 3)));
     Tensor source(whole), target(whole);
     source.randomize(random);

@@ -20,8 +20,8 @@ TEST_CASE("interleave and deinterleave move every cell of a box and no other") {
   Random random(static_cast<Random::result_type>(testing::seed()));
   for (int run = 0; run < 300; ++run) {
     const Index group = uniform(random, 0, 1) == 0 ? 16 : uniform(random, 1, 40), groups = uniform(random, 1, 3);
-    const Box whole = Box::whole(
-        uniform(random, 1, 3), {group * groups + uniform(random, 0, 5), uniform(random, 1, 9), uniform(random, 1, 40)});
+    const Box whole =
+        Box::whole(uniform(random, 1, 3), {group * groups + uniform(random, 0, 5), uniform(random, 1, 9), uniform(random, 1, 40)});
     Box box{random_range(random, whole.n.size()),
             {0, group * groups},
             random_range(random, whole.y.size()),
@@ -43,8 +43,7 @@ TEST_CASE("interleave and deinterleave move every cell of a box and no other") {
     interleave(cells_of(plain.view(), box), group, grouped.view().data);
     const auto place = [&](Index n, Index c, Index y, Index x) {
       const Index sample = (n - box.n.begin) * groups + (c - box.c.begin) / group;
-      return ((sample * box.y.size() + y - box.y.begin) * box.x.size() + x - box.x.begin) * group +
-             (c - box.c.begin) % group;
+      return ((sample * box.y.size() + y - box.y.begin) * box.x.size() + x - box.x.begin) * group + (c - box.c.begin) % group;
     };
     Tensor back(whole);
     back.randomize(random, box);

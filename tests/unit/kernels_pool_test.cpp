@@ -17,17 +17,14 @@ struct Case {
   Box out;  // the outputs computed
 
   Shape in() const { return {channels, shape.in_y, shape.in_x}; }
-  Box needed() const {
-    return {out.n, out.c, pool_input_window(shape, out.y, shape.in_y), pool_input_window(shape, out.x, shape.in_x)};
-  }
+  Box needed() const { return {out.n, out.c, pool_input_window(shape, out.y, shape.in_y), pool_input_window(shape, out.x, shape.in_x)}; }
 };
 
 Case random_case(Random& random) {
   Case c;
   constexpr int kSizes[] = {1, 2, 2, 3, 5, 7, 13};
   do {
-    c.shape = {uniform(random, 1, 40), uniform(random, 1, 40), kSizes[uniform(random, 0, 6)],
-               static_cast<int>(uniform(random, 1, 3)), 0};
+    c.shape = {uniform(random, 1, 40), uniform(random, 1, 40), kSizes[uniform(random, 0, 6)], static_cast<int>(uniform(random, 1, 3)), 0};
     c.shape.pad = uniform(random, 0, 3) == 0 ? static_cast<int>(uniform(random, 0, c.shape.size)) : c.shape.size - 1;
   } while (c.shape.in_y + c.shape.pad < c.shape.size || c.shape.in_x + c.shape.pad < c.shape.size);
   c.batch = uniform(random, 1, 2);
@@ -91,8 +88,8 @@ TEST_CASE("maxpool: forward and backward on boxes equal Darknet's loops") {
   for (unsigned seed = 1; seed <= 400; ++seed) {
     Random random(seed);
     const Case c = random_case(random);
-    INFO("seed ", seed, " in ", c.shape.in_y, "x", c.shape.in_x, " size ", c.shape.size, " stride ", c.shape.stride, " pad ",
-         c.shape.pad, " out ", to_string(c.out));
+    INFO("seed ", seed, " in ", c.shape.in_y, "x", c.shape.in_x, " size ", c.shape.size, " stride ", c.shape.stride, " pad ", c.shape.pad,
+         " out ", to_string(c.out));
     ThreadPool pool(1 + static_cast<int>(seed % 3));
     Tensor input(Box::whole(c.batch, c.in()));
     // Few different values, so that ties occur and the first maximum matters.
@@ -166,8 +163,8 @@ TEST_CASE("maxpool: normalising while pooling gives the bits of normalising befo
   for (unsigned seed = 1; seed <= 300; ++seed) {
     Random random(seed);
     const Case c = random_case(random);
-    INFO("seed ", seed, " in ", c.shape.in_y, "x", c.shape.in_x, " size ", c.shape.size, " stride ", c.shape.stride, " pad ",
-         c.shape.pad, " out ", to_string(c.out));
+    INFO("seed ", seed, " in ", c.shape.in_y, "x", c.shape.in_x, " size ", c.shape.size, " stride ", c.shape.stride, " pad ", c.shape.pad,
+         " out ", to_string(c.out));
     ThreadPool pool(1 + static_cast<int>(seed % 3));
     const auto channels = static_cast<std::size_t>(c.channels);
     std::vector<float> mean(channels), variance(channels), scales(channels), biases(channels);
@@ -226,7 +223,8 @@ TEST_CASE("maxpool: a window of NaN has no winner and passes no delta on") {
 
 TEST_CASE("maxpool: gradient against central differences") {
   Random random(5);
-  for (const PoolShape shape : {PoolShape{9, 11, 2, 2, 1}, PoolShape{9, 11, 2, 1, 1}, PoolShape{9, 11, 5, 1, 4}, PoolShape{9, 11, 3, 2, 2}}) {
+  for (const PoolShape shape :
+       {PoolShape{9, 11, 2, 2, 1}, PoolShape{9, 11, 2, 1, 1}, PoolShape{9, 11, 5, 1, 4}, PoolShape{9, 11, 3, 2, 2}}) {
     CAPTURE(shape.size);
     CAPTURE(shape.stride);
     ThreadPool pool(2);

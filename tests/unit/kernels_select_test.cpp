@@ -18,7 +18,8 @@ namespace fs = std::filesystem;
 
 namespace {
 
-const std::vector<ConvolutionShape> kLayers = {{3, 24, 24, 8, 3, 1, 1}, {8, 24, 24, 8, 3, 1, 1}, {8, 24, 24, 8, 3, 1, 1}, {8, 24, 24, 16, 1, 1, 0}};
+const std::vector<ConvolutionShape> kLayers = {
+    {3, 24, 24, 8, 3, 1, 1}, {8, 24, 24, 8, 3, 1, 1}, {8, 24, 24, 8, 3, 1, 1}, {8, 24, 24, 16, 1, 1, 0}};
 constexpr double kBudget = 0.02;
 
 class Folder {
@@ -97,8 +98,8 @@ TEST_CASE("a cache that is damaged counts as empty, and is put right") {
   const Folder folder;
   const std::string file = folder / "backends.json";
   base::ThreadPool pool(1);
-  for (const std::string& content : {std::string(), std::string("{"), std::string("[1,2]"), std::string("17"), std::string("\0\xff\xfe{}", 5),
-                                    std::string("{\"a\":5,\"b\":[]}"), std::string(2 << 20, ' ')}) {
+  for (const std::string& content : {std::string(), std::string("{"), std::string("[1,2]"), std::string("17"),
+                                     std::string("\0\xff\xfe{}", 5), std::string("{\"a\":5,\"b\":[]}"), std::string(2 << 20, ' ')}) {
     std::ofstream(file) << content;
     check_usable(kernels::choose_backend(kLayers, false, pool, file, kBudget));
     if (!choice_is_open()) continue;

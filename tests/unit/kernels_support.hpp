@@ -86,8 +86,7 @@ class Tensor {
   }
 
   bool same_bits(const Tensor& other) const {
-    return cells_.size() == other.cells_.size() &&
-           std::memcmp(cells_.data(), other.cells_.data(), cells_.size() * sizeof(float)) == 0;
+    return cells_.size() == other.cells_.size() && std::memcmp(cells_.data(), other.cells_.data(), cells_.size() * sizeof(float)) == 0;
   }
 
  private:
@@ -132,13 +131,13 @@ inline std::vector<float> random_values(Random& random, std::size_t count, float
 }  // namespace tessera::kernels::test
 
 // x <= tolerance is false for NaN, so NaN fails.
-#define CHECK_NEAR(got, expected, tolerance)                                                              \
-  do {                                                                                                    \
-    const double got_ = (got), expected_ = (expected), tolerance_ = (tolerance);                          \
+#define CHECK_NEAR(got, expected, tolerance)                                                        \
+  do {                                                                                              \
+    const double got_ = (got), expected_ = (expected), tolerance_ = (tolerance);                    \
     CHECK_MESSAGE(std::abs(got_ - expected_) <= tolerance_, "got ", got_, " expected ", expected_); \
   } while (false)
-#define CHECK_SMALL(error, tolerance)                                                  \
-  do {                                                                                 \
-    const double error_ = (error);                                                     \
+#define CHECK_SMALL(error, tolerance)                                             \
+  do {                                                                            \
+    const double error_ = (error);                                                \
     CHECK_MESSAGE(error_ <= (tolerance), "error ", error_, " above ", tolerance); \
   } while (false)

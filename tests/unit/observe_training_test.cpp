@@ -93,8 +93,7 @@ TEST_CASE("the loss axis ignores a few wild points") {
 }
 
 TEST_CASE("a chart is a picture with both curves in it") {
-  const std::string path =
-      (std::filesystem::temp_directory_path() / ("tessera-chart-" + std::to_string(::getpid()) + ".png")).string();
+  const std::string path = (std::filesystem::temp_directory_path() / ("tessera-chart-" + std::to_string(::getpid()) + ".png")).string();
   ChartData data;
   data.title = "x";
   data.iterations = 100;

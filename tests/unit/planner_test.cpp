@@ -48,9 +48,7 @@ struct Sides {
   auto operator<=>(const Sides&) const = default;
 };
 
-Sides sides(const plan::Layout& layout) {
-  return {layout.grid.rows.size(), layout.grid.columns.size(), layout.grid.samples.size()};
-}
+Sides sides(const plan::Layout& layout) { return {layout.grid.rows.size(), layout.grid.columns.size(), layout.grid.samples.size()}; }
 
 Sides sides(const Plan& plan) {
   std::set<geometry::Index> rows, columns, samples;
@@ -66,10 +64,8 @@ plan::Layout choose(const Graph& graph, int batch, const LayoutRequest& request,
   return *layout;
 }
 
-std::string refusal(const LayoutRequest& request, const std::vector<Device>& devices, const plan::Cost& cost,
-                    int batch = 2) {
-  const auto layout =
-      plan::choose_layout(chain(3), batch, request, devices, 1 + static_cast<int>(devices.size()), cost);
+std::string refusal(const LayoutRequest& request, const std::vector<Device>& devices, const plan::Cost& cost, int batch = 2) {
+  const auto layout = plan::choose_layout(chain(3), batch, request, devices, 1 + static_cast<int>(devices.size()), cost);
   REQUIRE_FALSE(layout);
   return layout.error().message;
 }
@@ -101,8 +97,7 @@ TEST_CASE("requests that cannot be met are errors that say what can be done") {
   const std::string tiles = refusal(grid(3, 2), workers(4), kAnything);
   CHECK_MESSAGE(has(tiles, "grid 3x2 has 6 tiles for 4 workers; use grid = auto or 1x4 or 4x1"), tiles);
   CHECK(has(refusal(grid(0, 2), workers(4), kAnything), "grid 0x2 is impossible; use grid = auto"));
-  CHECK(
-      has(refusal(grid(1, 1, 4), workers(4), kAnything), "grid 1x1x4 cuts a batch into 4 parts, but it has 2 samples"));
+  CHECK(has(refusal(grid(1, 1, 4), workers(4), kAnything), "grid 1x1x4 cuts a batch into 4 parts, but it has 2 samples"));
   CHECK(has(refusal({}, {{1, 1.0}, {2, 0.0}}, kAnything), "participant 2 has the impossible speed 0"));
   CHECK(has(refusal({}, workers(2), kNothing), "no way was found to cut layers 0 to 2 over 2 devices"));
   LayoutRequest outside;
@@ -153,9 +148,7 @@ TEST_CASE("shares follow speeds") {
 
 TEST_CASE("groups that are given are kept, the others are chosen") {
   // Each group costs, so the chosen direction ends with one group.
-  const auto cost = [](const Plan& plan) {
-    return 1.0 * static_cast<double>(plan.forward_starts.size() + plan.backward_ends.size());
-  };
+  const auto cost = [](const Plan& plan) { return 1.0 * static_cast<double>(plan.forward_starts.size() + plan.backward_ends.size()); };
   LayoutRequest request;
   request.forward_starts = std::vector<int>{1, 3};
   auto layout = choose(chain(5), 1, request, workers(2), cost);
@@ -210,9 +203,8 @@ TEST_CASE("the descent over single cuts reaches the best groups") {
     std::set_symmetric_difference(a.begin(), a.end(), b.begin(), b.end(), std::back_inserter(difference));
     return static_cast<double>(difference.size());
   };
-  const auto layout = choose(chain(8), 1, grid(2, 1), workers(2), [&](const Plan& plan) {
-    return 1 + away(plan.forward_starts, starts) + away(plan.backward_ends, ends);
-  });
+  const auto layout = choose(chain(8), 1, grid(2, 1), workers(2),
+                             [&](const Plan& plan) { return 1 + away(plan.forward_starts, starts) + away(plan.backward_ends, ends); });
   CHECK(layout.forward_starts == starts);
   CHECK(layout.backward_ends == ends);
 }

@@ -55,8 +55,8 @@ bool has(const std::string& text, const std::string& part) { return text.find(pa
 
 // The lines after "title: count steps" and the column titles.
 void check_steps(const std::vector<std::string>& lines, std::size_t& at, const std::string& title, const Graph& graph,
-                 const program::Program& program, const std::vector<program::Step>& steps, std::size_t first,
-                 const program::Names& names, std::set<std::string>& operations) {
+                 const program::Program& program, const std::vector<program::Step>& steps, std::size_t first, const program::Names& names,
+                 std::set<std::string>& operations) {
   REQUIRE(at < lines.size());
   REQUIRE(lines[at++] == fmt::format("{}: {} steps", title, steps.size()));
   if (steps.empty()) return;
@@ -73,8 +73,7 @@ void check_steps(const std::vector<std::string>& lines, std::size_t& at, const s
     REQUIRE(words[2] == program::to_string(step.op));
     REQUIRE(has(line, " (add) ") == step.accumulate);
     if (!step.box.empty()) REQUIRE(has(line, geometry::to_string(step.box)));
-    if (step.peer >= 0)
-      REQUIRE(has(line, (program::is_send(step.op) ? " to " : " from ") + names[static_cast<std::size_t>(step.peer)]));
+    if (step.peer >= 0) REQUIRE(has(line, (program::is_send(step.op) ? " to " : " from ") + names[static_cast<std::size_t>(step.peer)]));
     const auto bytes = program::message_bytes(graph, program, step);
     if (bytes > 0) REQUIRE(std::count(words.begin(), words.end(), std::to_string(bytes)) >= 1);
     for (const int buffer : {step.a, step.b, step.c})
@@ -99,12 +98,11 @@ TEST_CASE("the text of a program has every step and every buffer") {
       const auto& program = set.programs[static_cast<std::size_t>(p)];
       const auto lines = lines_of(program::program_text(c.graph, set, p, names));
       std::size_t at = 0;
-      REQUIRE(lines[at++] == fmt::format("program of {} ({})", names[static_cast<std::size_t>(p)],
-                                         mode == Mode::kTrain ? "training" : "test"));
+      REQUIRE(lines[at++] ==
+              fmt::format("program of {} ({})", names[static_cast<std::size_t>(p)], mode == Mode::kTrain ? "training" : "test"));
       check_steps(lines, at, "forward", c.graph, program, program.forward, 0, names, operations);
       if (mode == Mode::kTrain)
-        check_steps(lines, at, "backward", c.graph, program, program.backward, program.forward.size(), names,
-                    operations);
+        check_steps(lines, at, "backward", c.graph, program, program.backward, program.forward.size(), names, operations);
       REQUIRE(lines[at++] == fmt::format("buffers: {}, arena {:.3f} MB", program.buffers.size(),
                                          static_cast<double>(program.arena_bytes) / (1024 * 1024)));
       if (!program.buffers.empty()) ++at;  // column titles
@@ -120,8 +118,7 @@ TEST_CASE("the text of a program has every step and every buffer") {
         REQUIRE(has(lines[at], geometry::to_string(buffer.box)));
         REQUIRE(words[words.size() - 3] == std::to_string(buffer.bytes));
         REQUIRE(words[words.size() - 2] == (buffer.external ? "caller's" : std::to_string(buffer.offset)));
-        REQUIRE(words.back() ==
-                (buffer.first_step < 0 ? "unused" : fmt::format("{}-{}", buffer.first_step, buffer.last_step)));
+        REQUIRE(words.back() == (buffer.first_step < 0 ? "unused" : fmt::format("{}-{}", buffer.first_step, buffer.last_step)));
         ++at;
       }
       REQUIRE(at == lines.size());
@@ -182,10 +179,8 @@ TEST_CASE("the table of devices says what each one owns, and that what is sent i
   REQUIRE(anna.size() == 9);
   REQUIRE(bert.size() == 9);
   CHECK(std::vector<std::string>(boss.begin(), boss.begin() + 4) == std::vector<std::string>{"boss", "-", "-", "-"});
-  CHECK(std::vector<std::string>(anna.begin(), anna.begin() + 4) ==
-        std::vector<std::string>{"anna", "0-1", "0-3", "0-5"});
-  CHECK(std::vector<std::string>(bert.begin(), bert.begin() + 4) ==
-        std::vector<std::string>{"bert", "0-1", "4-7", "0-5"});
+  CHECK(std::vector<std::string>(anna.begin(), anna.begin() + 4) == std::vector<std::string>{"anna", "0-1", "0-3", "0-5"});
+  CHECK(std::vector<std::string>(bert.begin(), bert.begin() + 4) == std::vector<std::string>{"bert", "0-1", "4-7", "0-5"});
   // Two samples of five rows of the image to each, and of four rows of the result back.
   CHECK(boss[6] == fmt::format("{:.1f}", 2 * 2 * 5 * 6 * 4 / 1024.0));
   CHECK(boss[5] == fmt::format("{:.1f}", 2 * 2 * 4 * 6 * 4 / 1024.0));

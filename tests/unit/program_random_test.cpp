@@ -43,8 +43,9 @@ void check_cases(bool free_plans, int count) {
     for (const auto mode : {program::Mode::kTrain, program::Mode::kTest}) {
       const auto set = program::compile(c.graph, c.plan, mode);
       const auto result = testing::check_programs(c.graph, c.plan, set);
-      REQUIRE_MESSAGE(result.failure.empty(), fmt::format("seed {}, {}: {}{}{}", c.seed, mode == program::Mode::kTrain ? "training" : "testing", result.failure,
-                                                                  testing::describe(c.graph), testing::describe(c.plan)));
+      REQUIRE_MESSAGE(result.failure.empty(),
+                      fmt::format("seed {}, {}: {}{}{}", c.seed, mode == program::Mode::kTrain ? "training" : "testing", result.failure,
+                                  testing::describe(c.graph), testing::describe(c.plan)));
       steps += result.steps, transfers += result.transfers;
     }
   }

@@ -129,7 +129,7 @@ TEST_CASE("the checker accepts the example's programs and notices each way of br
   CHECK(dropped > 100);
   const std::vector<std::function<void(program::ProgramSet&)>> breaks = {
       [](auto& set) { set.programs[1].buffers[0].offset = set.programs[1].buffers[1].offset; },  // overlap
-      [](auto& set) { set.programs[1].arena_bytes -= program::kBufferAlignment; },  // sizes are rounded up to it
+      [](auto& set) { set.programs[1].arena_bytes -= program::kBufferAlignment; },               // sizes are rounded up to it
       [](auto& set) { std::swap(set.programs[1].forward[0], set.programs[1].forward.back()); },
       [](auto& set) { set.programs[0].forward[0].transfer = set.programs[0].forward[1].transfer; },
       [](auto& set) { set.programs[0].forward[0].box.y.end -= 1; },
@@ -167,14 +167,16 @@ TEST_CASE("halos of YOLOv2's first 16 layers at 608x608 are those computed by ha
     double kilobytes, factor;
   };
   // A tile of a 2x2 grid as if it had neighbours on every side: the middle one of 3x3 such tiles.
-  for (const Row& row : std::vector<Row>{{every, 574, 1.0}, {{0, 4, 8, 12}, 540, 1.056}, {{0, 8, 10, 12, 14}, 490, 1.025}, {{0}, 1028, 1.53}}) {
+  for (const Row& row :
+       std::vector<Row>{{every, 574, 1.0}, {{0, 4, 8, 12}, 540, 1.056}, {{0, 8, 10, 12, 14}, 490, 1.025}, {{0}, 1028, 1.53}}) {
     const Halo h = inner_halo(3 * 304, 3, row.starts);
     CAPTURE(row.starts.size());
     CHECK(h.kilobytes == doctest::Approx(row.kilobytes).epsilon(0.001));
     CHECK(h.factor == doctest::Approx(row.factor).epsilon(0.001));
   }
   // 4x4: 38 does not divide by 4, so tiles differ and pools' windows cross cuts; the figures are for the mean size.
-  for (const Row& row : std::vector<Row>{{every, 309, 1.0}, {{0, 4, 8, 12}, 298, 1.11}, {{0, 8, 10, 12, 14}, 266, 1.05}, {{0}, 620, 2.12}}) {
+  for (const Row& row :
+       std::vector<Row>{{every, 309, 1.0}, {{0, 4, 8, 12}, 298, 1.11}, {{0, 8, 10, 12, 14}, 266, 1.05}, {{0}, 620, 2.12}}) {
     const Halo h = inner_halo(608, 4, row.starts);
     CAPTURE(row.starts.size());
     CHECK(h.kilobytes == doctest::Approx(row.kilobytes).epsilon(0.05));

@@ -15,8 +15,7 @@ namespace {
 
 constexpr int kLine = 17;
 
-base::Result<Settings> read(const std::string& key, const std::string& value,
-                            const std::string& file = "some/net.cfg") {
+base::Result<Settings> read(const std::string& key, const std::string& value, const std::string& file = "some/net.cfg") {
   darknet::DistributedSection section;
   section.present = true;
   section.file = file;
@@ -161,7 +160,8 @@ TEST_CASE("channels") {
   for (const char* value : {"2", "7", "3-7", "3-2147483647"}) {
     const auto outside = distributed::layout_request(good("channels", value), graph);
     REQUIRE_FALSE(outside);
-    CHECK(outside.error().message == fmt::format("some/net.cfg:17: channels={}: not all of these layers are wrapped; name layers from 3 to 6, or write auto", value));
+    CHECK(outside.error().message ==
+          fmt::format("some/net.cfg:17: channels={}: not all of these layers are wrapped; name layers from 3 to 6, or write auto", value));
   }
 }
 
@@ -187,8 +187,7 @@ TEST_CASE("wire and backend") {
   check_bad("wire", "fp8", "no number format; write fp32");
   check_bad("wire", "int8", "write fp32");
   CHECK_FALSE(good("backend", "auto").backend.has_value());
-  for (const auto backend : kernels::built_backends())
-    CHECK(good("backend", std::string(kernels::to_string(backend))).backend == backend);
+  for (const auto backend : kernels::built_backends()) CHECK(good("backend", std::string(kernels::to_string(backend))).backend == backend);
   check_bad("backend", "cuda", "no such backend; write one of auto, ");
 
   Settings settings = good("backend", "reference");
@@ -206,8 +205,8 @@ TEST_CASE("an unknown key is an error with the key that was meant, or all keys")
   REQUIRE_FALSE(near);
   CHECK(near.error().message == "some/net.cfg:17: [distributed] has no key 'worker'; did you mean 'workers'?");
   REQUIRE_FALSE(far);
-  for (const char* key :
-       {"layers", "workers", "grid", "forward_groups", "backward_groups", "memory_mb", "wire", "recompute", "boundary_first", "channels", "threads", "backend"})
+  for (const char* key : {"layers", "workers", "grid", "forward_groups", "backward_groups", "memory_mb", "wire", "recompute",
+                          "boundary_first", "channels", "threads", "backend"})
     CHECK_MESSAGE(far.error().message.find(key) != std::string::npos, far.error().message);
 }
 
@@ -239,8 +238,8 @@ TEST_CASE("layer numbers become nodes of the wrapped range") {
   for (const char* layer : {"2", "7"}) {
     const auto outside = distributed::layout_request(good("forward_groups", layer), graph);
     REQUIRE_FALSE(outside);
-    CHECK_MESSAGE(outside.error().message.find(std::string("some/net.cfg:17: forward_groups=") + layer + ": layer " +
-                                               layer + " is not wrapped; name layers from 3 to 6") == 0,
+    CHECK_MESSAGE(outside.error().message.find(std::string("some/net.cfg:17: forward_groups=") + layer + ": layer " + layer +
+                                               " is not wrapped; name layers from 3 to 6") == 0,
                   outside.error().message);
   }
 }

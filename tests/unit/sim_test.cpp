@@ -83,11 +83,10 @@ struct Case {
 Case random_case(Rng& rng) {
   Case c{testing::random_graph(rng, 8), {}, {}};
   const int batch = rng.between(1, 3);
-  c.plan = rng.chance(0.3) ? testing::random_free_plan(rng, c.graph, batch)
-                           : make(c.graph, batch, testing::random_layout(rng, c.graph, batch));
+  c.plan =
+      rng.chance(0.3) ? testing::random_free_plan(rng, c.graph, batch) : make(c.graph, batch, testing::random_layout(rng, c.graph, batch));
   for (int p = 0; p < c.plan.participants; ++p)
-    c.profiles.push_back({1e6 * (0.1 + rng.uniform()), 1e6 * (0.1 + rng.uniform()), 1e5 * (0.1 + rng.uniform()),
-                          1e-3 * rng.uniform(), 0});
+    c.profiles.push_back({1e6 * (0.1 + rng.uniform()), 1e6 * (0.1 + rng.uniform()), 1e5 * (0.1 + rng.uniform()), 1e-3 * rng.uniform(), 0});
   return c;
 }
 
@@ -217,8 +216,7 @@ TEST_CASE("random plans come to an end, and what is sent is received") {
         REQUIRE(device.waiting_seconds >= -1e-9 * seconds);
         REQUIRE(device.busy_seconds + device.waiting_seconds == Approx(seconds));
         REQUIRE(device.arena_bytes == set.programs[p].arena_bytes);
-        REQUIRE(seconds * (1 + 1e-9) >=
-                static_cast<double>(device.multiply_adds) / c.profiles[p].multiply_adds_per_second);
+        REQUIRE(seconds * (1 + 1e-9) >= static_cast<double>(device.multiply_adds) / c.profiles[p].multiply_adds_per_second);
       }
       REQUIRE(sent_bytes(f) == received);
       bytes += received;
@@ -245,8 +243,7 @@ TEST_CASE("a faster device or link never makes a forecast longer") {
       one.*quality *= delay ? 1 / factor : factor;
       const double one_better = sim::simulate(c.graph, set, better).seconds(1);
       REQUIRE_MESSAGE(one_better <= before * (1 + 1e-9), testing::describe(c.graph), testing::describe(c.plan));
-      for (std::size_t p = 0; p < better.size(); ++p)
-        better[p].*quality = c.profiles[p].*quality * (delay ? 1 / factor : factor);
+      for (std::size_t p = 0; p < better.size(); ++p) better[p].*quality = c.profiles[p].*quality * (delay ? 1 / factor : factor);
       const double all_better = sim::simulate(c.graph, set, better).seconds(1);
       REQUIRE_MESSAGE(all_better <= before * (1 + 1e-9), testing::describe(c.graph), testing::describe(c.plan));
       shorter += all_better < before * 0.999;
@@ -265,7 +262,8 @@ std::vector<std::uint64_t> gradient_bytes(const Graph& graph, const plan::Plan& 
       if (program::sums_gradients(step.op) && program::is_send(step.op)) bytes.back() += program::message_bytes(graph, program, step);
   }
   std::vector<sim::DeviceForecast> devices(bytes.size());
-  CHECK(sim::update_weights(graph, *set.sharding, std::vector<DeviceProfile>(bytes.size(), DeviceProfile{1, 1000, 1000, 0.1, 0}), devices) > 0);
+  CHECK(sim::update_weights(graph, *set.sharding, std::vector<DeviceProfile>(bytes.size(), DeviceProfile{1, 1000, 1000, 0.1, 0}), devices) >
+        0);
   for (std::size_t p = 0; p < bytes.size(); ++p) bytes[p] += devices[p].sent_bytes;
   return bytes;
 }
@@ -304,7 +302,8 @@ TEST_CASE("cut along channels, gradients go to the coordinator only, and of othe
   CHECK_FALSE(program::compile(graph, bands(graph, 4), Mode::kTrain).sharding->partial());
   // A quarter of the filters' gradient, of its momentum and of its sum; every weight.
   const auto own = 3 * kWeights / 4 + kBiases / 4;
-  CHECK(sim::parameter_bytes(graph, set, 1) == 3 * kWeights + kBiases + 2 * own + 2 * kWeights / 4 + kWeights + kBiases + 2 * 4 * 2 * kBiases);
+  CHECK(sim::parameter_bytes(graph, set, 1) ==
+        3 * kWeights + kBiases + 2 * own + 2 * kWeights / 4 + kWeights + kBiases + 2 * 4 * 2 * kBiases);
 }
 
 TEST_CASE("batch norm's own gradients are not summed; momentum and sums are divided") {

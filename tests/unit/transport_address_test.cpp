@@ -9,9 +9,8 @@
 namespace tessera::transport {
 
 TEST_CASE("addresses: accepted forms, and back to text") {
-  for (const char* text :
-       {"tcp://127.0.0.1:5555", "tcp://*:*", "tcp://[::1]:65535", "tcp://pi-3.local:1", "tcp://[fe80::1%eth0]:80",
-        "tcp://eth0:*", "ipc:///run/tessera.sock", "ipc://*", "ipc://@abstract", "inproc://x"}) {
+  for (const char* text : {"tcp://127.0.0.1:5555", "tcp://*:*", "tcp://[::1]:65535", "tcp://pi-3.local:1", "tcp://[fe80::1%eth0]:80",
+                           "tcp://eth0:*", "ipc:///run/tessera.sock", "ipc://*", "ipc://@abstract", "inproc://x"}) {
     CAPTURE(text);
     const auto parsed = parse_address(text);
     REQUIRE(parsed);
@@ -55,14 +54,13 @@ TEST_CASE("addresses: anything else is refused with the text, the reason and the
 }
 
 TEST_CASE("addresses: only loopback, ipc and inproc are local") {
-  for (const char* text : {"tcp://127.0.0.1:*", "tcp://127.9.9.9:5", "tcp://localhost:5", "tcp://[::1]:5",
-                           "tcp://[0:0:0:0:0:0:0:1]:5", "ipc:///tmp/x", "ipc://*", "inproc://x"}) {
+  for (const char* text : {"tcp://127.0.0.1:*", "tcp://127.9.9.9:5", "tcp://localhost:5", "tcp://[::1]:5", "tcp://[0:0:0:0:0:0:0:1]:5",
+                           "ipc:///tmp/x", "ipc://*", "inproc://x"}) {
     CHECK_MESSAGE(is_local_bind(text), text);
   }
-  for (const char* text :
-       {"tcp://*:5", "tcp://0.0.0.0:5", "tcp://[::]:5", "tcp://192.168.1.2:5", "tcp://128.0.0.1:5", "tcp://eth0:5",
-        "tcp://lo:5", "tcp://localhost.evil.org:5", "tcp://127.0.0.1.evil.org:5", "tcp://127.1:5",
-        "tcp://[::ffff:1.2.3.4]:5", "tcp://[fe80::1]:5", "tcp://pi:5", "nonsense", ""}) {
+  for (const char* text : {"tcp://*:5", "tcp://0.0.0.0:5", "tcp://[::]:5", "tcp://192.168.1.2:5", "tcp://128.0.0.1:5", "tcp://eth0:5",
+                           "tcp://lo:5", "tcp://localhost.evil.org:5", "tcp://127.0.0.1.evil.org:5", "tcp://127.1:5",
+                           "tcp://[::ffff:1.2.3.4]:5", "tcp://[fe80::1]:5", "tcp://pi:5", "nonsense", ""}) {
     CHECK_MESSAGE(!is_local_bind(text), text);
   }
 }

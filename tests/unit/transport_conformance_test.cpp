@@ -48,8 +48,7 @@ TEST_CASE_TEMPLATE("transport: messages of one peer and lane keep their order", 
   Mesh mesh = connected_mesh(T::medium, 2);
   constexpr int kMessages = 2000;
   for (int i = 0; i < kMessages; ++i) {
-    must_send(*mesh[0], 1, i % 3 == 0 ? Lane::kUrgent : Lane::kBulk, std::to_string(i),
-              pattern(static_cast<std::size_t>(i % 50), 7));
+    must_send(*mesh[0], 1, i % 3 == 0 ? Lane::kUrgent : Lane::kBulk, std::to_string(i), pattern(static_cast<std::size_t>(i % 50), 7));
   }
   std::map<Lane, int> last = {{Lane::kUrgent, -1}, {Lane::kBulk, -1}};
   for (int i = 0; i < kMessages; ++i) {
@@ -81,8 +80,7 @@ TEST_CASE_TEMPLATE("transport: sizes around every limit of a buffer arrive whole
   CHECK(reinterpret_cast<std::uintptr_t>(mesh[0]->allocate(100).data()) % kFrameAlignment == 0);
 }
 
-TEST_CASE_TEMPLATE("transport: a frame with an empty header and an empty payload is still a message", T, Inproc, Ipc,
-                   Tcp, Shared) {
+TEST_CASE_TEMPLATE("transport: a frame with an empty header and an empty payload is still a message", T, Inproc, Ipc, Tcp, Shared) {
   Mesh mesh = connected_mesh(T::medium, 2);
   REQUIRE(mesh[0]->send(1, Lane::kUrgent, {}, {}, soon()));
   const Incoming message = must_receive(*mesh[1]);
@@ -191,8 +189,7 @@ TEST_CASE_TEMPLATE("transport: wake ends a receive, and is not lost when it come
   }
 }
 
-TEST_CASE_TEMPLATE("transport: a send that finds no room gives up at its deadline, or when woken", T, Inproc, Ipc,
-                   Tcp) {
+TEST_CASE_TEMPLATE("transport: a send that finds no room gives up at its deadline, or when woken", T, Inproc, Ipc, Tcp) {
   MeshLimits limits;
   limits.max_queued_bytes = 1'000'000;
   limits.receive_high_water_mark = 1;
@@ -240,8 +237,7 @@ TEST_CASE_TEMPLATE("transport: a send that finds no room gives up at its deadlin
   CHECK(arrived == messages + 2);
 }
 
-TEST_CASE_TEMPLATE("transport: what was sent before closing arrives, then the loss is reported once", T, Inproc, Ipc,
-                   Tcp, Shared) {
+TEST_CASE_TEMPLATE("transport: what was sent before closing arrives, then the loss is reported once", T, Inproc, Ipc, Tcp, Shared) {
   Mesh mesh = connected_mesh(T::medium, 3);
   must_send(*mesh[1], 0, Lane::kBulk, "last words", pattern(3'000'000, 3));
   const Incoming message = must_receive(*mesh[0]);
@@ -274,8 +270,7 @@ TEST_CASE_TEMPLATE("transport: a closed endpoint says so and waits for nothing",
 TEST_CASE_TEMPLATE("transport: an expelled peer is not heard and cannot come back", T, Inproc, Ipc, Tcp, Shared) {
   Mesh mesh = unconnected_mesh(T::medium, 3);
   const auto link = [&](int from, int to) {
-    return mesh[static_cast<std::size_t>(from)]->connect(to, mesh[static_cast<std::size_t>(to)]->address().value(),
-                                                         soon());
+    return mesh[static_cast<std::size_t>(from)]->connect(to, mesh[static_cast<std::size_t>(to)]->address().value(), soon());
   };
   SUBCASE("after it was connected") {
     REQUIRE(link(1, 0));
@@ -326,8 +321,7 @@ TEST_CASE_TEMPLATE("transport: messages over the limit are refused by the sender
 TEST_CASE_TEMPLATE("transport: misuse is an error in words", T, Inproc, Ipc, Tcp, Shared) {
   Mesh mesh = unconnected_mesh(T::medium, 2);
   const auto address = mesh[1]->address().value();
-  CHECK(mesh[0]->send(1, Lane::kBulk, {}, {}, soon()).error().message ==
-        "participant 0 is not connected to participant 1");
+  CHECK(mesh[0]->send(1, Lane::kBulk, {}, {}, soon()).error().message == "participant 0 is not connected to participant 1");
   CHECK(mesh[0]->connect(0, mesh[0]->address().value(), soon()).error().code == ErrorCode::kInvalidArgument);
   REQUIRE(mesh[0]->connect(1, address, soon()));
   CHECK(mesh[0]->connect(1, address, soon()).error().code == ErrorCode::kInvalidArgument);
@@ -341,9 +335,7 @@ TEST_CASE_TEMPLATE("transport: thousands of small messages between all", T, Inpr
   run_all(mesh, [&](Endpoint& self) {
     for (int i = 0; i < kMessages; ++i) {
       for (int peer = 0; peer < kParticipants; ++peer) {
-        if (peer != self.self() &&
-            !self.send(peer, Lane::kUrgent, text_frame(std::to_string(i)), pattern(64, 5), soon()))
-          ++failed;
+        if (peer != self.self() && !self.send(peer, Lane::kUrgent, text_frame(std::to_string(i)), pattern(64, 5), soon())) ++failed;
       }
     }
     std::map<int, int> next;
@@ -391,8 +383,7 @@ TEST_CASE_TEMPLATE("transport: random traffic arrives exactly once and in order"
         const int peer = (self.self() + step) % kParticipants;
         const Lane lane = random() % 2 ? Lane::kUrgent : Lane::kBulk;
         const std::size_t bytes = random() % 5 == 0 ? random() % 100'000 : random() % 300;
-        if (!self.send(peer, lane, text_frame(std::to_string(next_out[{peer, lane}]++)), pattern(bytes, bytes), soon()))
-          ++failed;
+        if (!self.send(peer, lane, text_frame(std::to_string(next_out[{peer, lane}]++)), pattern(bytes, bytes), soon())) ++failed;
         if (random() % 3 == 0) take(in_ms(0));
       }
     }

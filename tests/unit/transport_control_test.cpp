@@ -19,8 +19,7 @@ std::unique_ptr<ControlServer> listen(Medium medium, const ControlOptions& optio
   return std::move(*server);
 }
 
-std::unique_ptr<ControlClient> connect(const ControlServer& server, const std::string& name,
-                                       const ControlOptions& options = {}) {
+std::unique_ptr<ControlClient> connect(const ControlServer& server, const std::string& name, const ControlOptions& options = {}) {
   auto client = connect_control(server.address(), name, soon(), options);
   REQUIRE_MESSAGE(client, client.error().message);
   return std::move(*client);
@@ -98,8 +97,7 @@ TEST_CASE("control: a client notices that the server is gone; sending to a gone 
   const ControlPeer peer = must_receive(*server).peer;
   leaver.reset();
   base::Status sent;
-  for (const auto deadline = soon(); sent && !deadline.passed();)
-    sent = server->send(peer, "are you there?", {}, soon());
+  for (const auto deadline = soon(); sent && !deadline.passed();) sent = server->send(peer, "are you there?", {}, soon());
   REQUIRE_FALSE(sent);
   CHECK(sent.error().code == ErrorCode::kPeerLost);
   CHECK(sent.error().message == "'leaver' closed its control connection");
@@ -164,11 +162,9 @@ TEST_CASE("control: limits are kept by the sender, and by the receiver against a
   small.max_blobs = 2;
   auto server = listen(Medium::kTcp, small);
   auto client = connect(*server, "c", small);
-  CHECK(client->send(std::string(1001, 'x'), {}, soon()).error().message ==
-        "a control message of 1001 bytes is over the limit of 1000");
+  CHECK(client->send(std::string(1001, 'x'), {}, soon()).error().message == "a control message of 1001 bytes is over the limit of 1000");
   CHECK(client->send("x", blobs({2001}), soon()).error().message == "a blob of 2001 bytes is over the limit of 2000");
-  CHECK(client->send("x", blobs({1, 1, 1}), soon()).error().message ==
-        "a control message with 3 blobs is over the limit of 2");
+  CHECK(client->send("x", blobs({1, 1, 1}), soon()).error().message == "a control message with 3 blobs is over the limit of 2");
   auto greedy = connect(*server, "greedy");
   REQUIRE(greedy->send(std::string(1001, 'x'), {}, soon()));
   REQUIRE(greedy->send("x", blobs({1, 1, 1}), soon()));
@@ -192,8 +188,7 @@ TEST_CASE("control: strangers are dropped and counted; a dropped client is not h
   stranger.shake_hands("DEALER");
   stranger.write(zmtp_frame("no hello", false) + zmtp_frame("TSCTRL1 with", true) + zmtp_frame("two parts", false));
   const auto deadline = soon();
-  while (server->dropped_messages() < 2 && !deadline.passed())
-    CHECK_FALSE(server->receive(in_ms(20)).value().has_value());
+  while (server->dropped_messages() < 2 && !deadline.passed()) CHECK_FALSE(server->receive(in_ms(20)).value().has_value());
   CHECK(server->dropped_messages() == 2);
 
   REQUIRE(client->send("heard", {}, soon()));

@@ -29,9 +29,7 @@ FaultRule rule(Fault fault) {
   return made;
 }
 
-std::uint64_t count(const Pair& pair, Fault fault) {
-  return pair.from->fault_counts()[static_cast<std::size_t>(fault)];
-}
+std::uint64_t count(const Pair& pair, Fault fault) { return pair.from->fault_counts()[static_cast<std::size_t>(fault)]; }
 
 void send(Pair& pair, const std::string& header, std::size_t payload_bytes = 64, Lane lane = Lane::kBulk) {
   REQUIRE(pair.from->send(1, lane, text_frame(header), pattern(payload_bytes, 1), soon()));
@@ -48,8 +46,7 @@ std::vector<std::string> arrived(Pair& pair) {
 
 int different_bits(const Frame& a, const Frame& b) {
   int bits = 0;
-  for (std::size_t i = 0; i < a.size(); ++i)
-    bits += std::popcount(std::to_integer<unsigned>(a.data()[i] ^ b.data()[i]));
+  for (std::size_t i = 0; i < a.size(); ++i) bits += std::popcount(std::to_integer<unsigned>(a.data()[i] ^ b.data()[i]));
   return bits;
 }
 

@@ -254,8 +254,7 @@ TEST_CASE("shared memory: a peer that makes places up is lost, and nobody else")
     peer.shake_hands("DEALER");
     peer.write(zmtp_frame(hello, false));
     const auto send_place = [&](std::uint64_t offset, std::uint64_t length) {
-      peer.write(zmtp_frame("header", true) + zmtp_frame("", true) +
-                 zmtp_frame(little_endian(offset) + little_endian(length), false));
+      peer.write(zmtp_frame("header", true) + zmtp_frame("", true) + zmtp_frame(little_endian(offset) + little_endian(length), false));
     };
     if (shares) {
       send_place(64, 1000);

@@ -80,10 +80,8 @@ TEST_CASE("zmq: a wrong token, number or second connection is refused, in words 
     CHECK(error.code == ErrorCode::kPeerLost);
     return error.message;
   };
-  CHECK(refusal(zmq_options(Medium::kTcp, 1, make_session_token()), 0) ==
-        "participant 0 refused the connection: wrong session token");
-  CHECK(refusal(zmq_options(Medium::kTcp, 1, token), 7) ==
-        "participant 7 refused the connection: wrong participant number");
+  CHECK(refusal(zmq_options(Medium::kTcp, 1, make_session_token()), 0) == "participant 0 refused the connection: wrong session token");
+  CHECK(refusal(zmq_options(Medium::kTcp, 1, token), 7) == "participant 7 refused the connection: wrong participant number");
 
   auto first = endpoint(zmq_options(Medium::kTcp, 1, token));
   REQUIRE(first->connect(0, address, soon()));
@@ -91,8 +89,7 @@ TEST_CASE("zmq: a wrong token, number or second connection is refused, in words 
   REQUIRE(first->send(0, Lane::kUrgent, text_frame("mine too"), {}, soon()));
   CHECK(next_header(*server).starts_with("mine"));
   CHECK(next_header(*server).starts_with("mine"));
-  CHECK(refusal(zmq_options(Medium::kTcp, 1, token), 0) ==
-        "participant 0 refused the connection: this participant is connected already");
+  CHECK(refusal(zmq_options(Medium::kTcp, 1, token), 0) == "participant 0 refused the connection: this participant is connected already");
   CHECK(server->lost_peers().empty());
   REQUIRE(first->send(0, Lane::kBulk, text_frame("still mine"), {}, soon()));
   CHECK(next_header(*server) == "still mine");
@@ -200,8 +197,7 @@ TEST_CASE("zmq: a killed process is noticed at once, a stopped one after the hea
       child.signal(number);
       const auto start = base::Clock::now();
       // A full queue to the dead neither blocks nor fails before it is noticed.
-      for (int i = 0; i < 20; ++i)
-        static_cast<void>(parent->send(1, Lane::kBulk, text_frame("h"), pattern(1'000'000, 1), in_ms(100)));
+      for (int i = 0; i < 20; ++i) static_cast<void>(parent->send(1, Lane::kBulk, text_frame("h"), pattern(1'000'000, 1), in_ms(100)));
       const base::Error error = loss_at(*parent);
       CHECK(error.message == "participant 1 closed its connection or stopped answering");
       CHECK(base::seconds_between(start, base::Clock::now()) < 3);
@@ -238,8 +234,7 @@ TEST_CASE("zmq: closing delivers what was sent, even much of it") {
 TEST_CASE("zmq: an address that cannot be bound is an error in words within 5 s") {
   auto taken = endpoint({});
   const std::string address = taken->address().value();
-  CHECK(bind_error(address) ==
-        "cannot listen on " + address + ": the port is in use; stop the other program or choose another port");
+  CHECK(bind_error(address) == "cannot listen on " + address + ": the port is in use; stop the other program or choose another port");
   CHECK(bind_error("tcp://192.0.2.1:*") ==
         "cannot listen on tcp://192.0.2.1:*: this machine has no such address; use one of its own (ip address) or *");
   CHECK(bind_error("tcp://no-such-host.invalid:*").find("this machine has no such address") != std::string::npos);
@@ -290,8 +285,8 @@ TEST_CASE("zmq: an address that cannot be reached is an error in words, in time"
     auto short_lived = endpoint({});
     unused = short_lived->address().value();
   }
-  CHECK(connect_error(unused, 300) == "cannot reach participant 3 at " + unused +
-                                          ": nothing listens there; start it, or check host, port and firewall");
+  CHECK(connect_error(unused, 300) ==
+        "cannot reach participant 3 at " + unused + ": nothing listens there; start it, or check host, port and firewall");
   CHECK(connect_error("ipc:///nonexistent/socket", 200).find("nothing listens there") != std::string::npos);
   CHECK(connect_error("tcp://no-such-host.invalid:5", 4000).find("no-such-host.invalid") != std::string::npos);
   CHECK(connect_error("tcp://127.0.0.1:*", 100).ends_with("give the host and port, or the path"));
@@ -338,8 +333,7 @@ TEST_CASE("zmq: options are checked") {
   CHECK(error_with([](auto& o) { o.receive_high_water_mark = 0; }).find("high-water mark") != std::string::npos);
   CHECK(error_with([](auto& o) { o.linger_ms = -1; }).find("linger") != std::string::npos);
   CHECK(error_with([](auto& o) { o.handshake_ms = 0; }).find("handshake") != std::string::npos);
-  CHECK(error_with([](auto& o) { o.heartbeat_timeout_ms = o.heartbeat_interval_ms; }).find("heartbeat timeout") !=
-        std::string::npos);
+  CHECK(error_with([](auto& o) { o.heartbeat_timeout_ms = o.heartbeat_interval_ms; }).find("heartbeat timeout") != std::string::npos);
   CHECK(error_with([](auto& o) { o.io_threads = 0; }).find("I/O threads") != std::string::npos);
 }
 

@@ -36,15 +36,14 @@ std::string error_with(std::size_t offset, int value, Header header = sample()) 
 
 TEST_CASE("wire header: the bytes are where the format says, whatever the machine") {
   const auto bytes = encode_header(sample());
-  const unsigned char expected[kHeaderBytes] = {
-      'T',  'S',  'R',  'A',  1,    0,    1,    1,                             // magic, version, kind, type
-      0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11,                          // session
-      0x00, 0xff, 0xee, 0xdd, 0xcc, 0xbb, 0xaa, 0x99,                          // run
-      0xef, 0xbe, 0xad, 0xde, 0xfe, 0xca, 0,    0,                             // transfer, source, zero
-      1,    0,    0,    0,    3,    0,    0,    0,    2, 0, 0, 0, 5, 0, 0, 0,  // n, c
-      3,    0,    0,    0,    7,    0,    0,    0,    4, 0, 0, 0, 9, 0, 0, 0,  // y, x
-      0xe0, 1,    0,    0,    0,    0,    0,    0,                             // 2*3*4*5 floats
-      0xef, 0xcd, 0xab, 0x89, 0x67, 0x45, 0x23, 0x01};                         // payload hash
+  const unsigned char expected[kHeaderBytes] = {'T',  'S',  'R',  'A',  1,    0,    1,    1,     // magic, version, kind, type
+                                                0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11,  // session
+                                                0x00, 0xff, 0xee, 0xdd, 0xcc, 0xbb, 0xaa, 0x99,  // run
+                                                0xef, 0xbe, 0xad, 0xde, 0xfe, 0xca, 0,    0,     // transfer, source, zero
+                                                1,    0,    0,    0,    3,    0,    0,    0,    2, 0, 0, 0, 5, 0, 0, 0,  // n, c
+                                                3,    0,    0,    0,    7,    0,    0,    0,    4, 0, 0, 0, 9, 0, 0, 0,  // y, x
+                                                0xe0, 1,    0,    0,    0,    0,    0,    0,                             // 2*3*4*5 floats
+                                                0xef, 0xcd, 0xab, 0x89, 0x67, 0x45, 0x23, 0x01};                         // payload hash
   CHECK(std::memcmp(bytes.data(), expected, kHeaderBytes) == 0);
 }
 
@@ -109,8 +108,7 @@ TEST_CASE("wire header: sizes that overflow 64 bits are refused, not wrapped") {
   // 2^20 * 2^20 * 2^20 * 4 elements of 4 bytes are 2^64: wrapped, that is 0 bytes, the length given.
   Header header = tensor_header(ElementType::kFloat32, {{0, 0, 0, 0}, {1u << 20, 1u << 20, 1u << 20, 4}});
   CHECK(header.length == 0);
-  CHECK(decode_header(encode_header(header), kNoLimit).error().message ==
-        "bad header: the box has more bytes than 64 bits can count");
+  CHECK(decode_header(encode_header(header), kNoLimit).error().message == "bad header: the box has more bytes than 64 bits can count");
 }
 
 TEST_CASE("wire payload: size and content are checked") {
@@ -138,8 +136,7 @@ TEST_CASE("wire hash: known values, pieces, text") {
   CHECK(content_hash(bytes) != content_hash(bytes.first(20)));
   CHECK(hash_to_text(0xabc) == "0000000000000abc");
   CHECK(hash_from_text("0000000000000abc").value() == 0xabc);
-  for (const char* bad : {"", "abc", "0000000000000ABC", "000000000000000g", "0000000000000abc0", "-000000000000abc",
-                          "0x00000000000abc"}) {
+  for (const char* bad : {"", "abc", "0000000000000ABC", "000000000000000g", "0000000000000abc0", "-000000000000abc", "0x00000000000abc"}) {
     CHECK_FALSE(hash_from_text(bad).has_value());
   }
 }

@@ -54,9 +54,9 @@ TEST_CASE("memory bytes of steps equal what the kernels read and write") {
   const std::uint64_t winners = kOut / 4 / static_cast<std::uint64_t>(stride * stride), pooled = 4 * winners;
   std::map<Op, std::uint64_t> expected{
       {Op::kConvolution, kIn + kWeights + kOut},
-      {Op::kMoments, kOut},                               // reads
-      {Op::kMaxpoolBackward, pooled + winners + kOut},    // reads deltas and winners, writes
-      {Op::kNormSums, 3 * kOut},                          // reads and writes the delta, reads the stored tensor
+      {Op::kMoments, kOut},                             // reads
+      {Op::kMaxpoolBackward, pooled + winners + kOut},  // reads deltas and winners, writes
+      {Op::kNormSums, 3 * kOut},                        // reads and writes the delta, reads the stored tensor
       {Op::kNormDelta, 3 * kOut},
       {Op::kConvolutionWeights, kIn + kOut + 2 * kWeights},  // adds to the gradient
       {Op::kConvolutionData, kOut + kWeights + kIn},
@@ -64,8 +64,10 @@ TEST_CASE("memory bytes of steps equal what the kernels read and write") {
       {Op::kMergeSums, 5 * 2 * 8},
   };
   const std::uint64_t pool = kOut + pooled + winners;  // reads the input, writes values and winners
-  if (stride == 2) expected.insert({Op::kNormalizeMaxpool, pool});
-  else expected.insert({{Op::kNormalize, 2 * kOut}, {Op::kMaxpool, pool}});
+  if (stride == 2)
+    expected.insert({Op::kNormalizeMaxpool, pool});
+  else
+    expected.insert({{Op::kNormalize, 2 * kOut}, {Op::kMaxpool, pool}});
   std::map<Op, int> seen;
   for (const auto* steps : {&program.forward, &program.backward})
     for (const program::Step& step : *steps) {

@@ -23,8 +23,8 @@ base::Status fit_heads(darknet::CfgFile& file) {
     const long boxes = mask.empty() ? head.integer("num", 1) : 1 + std::count(mask.begin(), mask.end(), ',');
     darknet::CfgSection& before = file.sections[i - 1];
     if (before.name != "convolutional")
-      return base::error(base::ErrorCode::kInvalidArgument, "{}:{}: [{}] does not follow a [convolutional] layer",
-                         file.path, head.line, head.name);
+      return base::error(base::ErrorCode::kInvalidArgument, "{}:{}: [{}] does not follow a [convolutional] layer", file.path, head.line,
+                         head.name);
     set_option(before, "filters", fmt::to_string(boxes * (kClasses + 5)));
     set_option(head, "classes", fmt::to_string(kClasses));
     set_option(head, "random", "0");
@@ -40,12 +40,10 @@ std::string Network::title() const {
 }
 
 const std::vector<Network>& networks() {
-  static const std::vector<Network> all{{"yolov2-tiny", "yolov2-tiny.cfg", 0, 416, 8, 4},
-                                        {"yolov2", "yolov2.cfg", 0, 416, 2, 4},
-                                        {"yolov2-16", "yolov2.cfg", 16, 608, 1, 6},
-                                        {"yolov3-tiny", "yolov3-tiny.cfg", 0, 416, 8, 4},
-                                        {"resnet18", "resnet18.cfg", 26, 224, 8, 4},
-                                        {"yolov2-tiny-64", "yolov2-tiny.cfg", 0, 416, 64, 4, 8}};
+  static const std::vector<Network> all{
+      {"yolov2-tiny", "yolov2-tiny.cfg", 0, 416, 8, 4}, {"yolov2", "yolov2.cfg", 0, 416, 2, 4},
+      {"yolov2-16", "yolov2.cfg", 16, 608, 1, 6},       {"yolov3-tiny", "yolov3-tiny.cfg", 0, 416, 8, 4},
+      {"resnet18", "resnet18.cfg", 26, 224, 8, 4},      {"yolov2-tiny-64", "yolov2-tiny.cfg", 0, 416, 64, 4, 8}};
   return all;
 }
 
@@ -62,18 +60,13 @@ base::Result<darknet::CfgFile> plain_cfg(const std::string& folder, const Networ
   if (network.layers > 0) {
     const auto kept = static_cast<std::size_t>(network.layers) + 1;  // and [net]
     if (sections.size() < kept)
-      return base::error(base::ErrorCode::kInvalidArgument, "{}: {} layers, {} needed", file.path, sections.size() - 1,
-                         network.layers);
+      return base::error(base::ErrorCode::kInvalidArgument, "{}: {} layers, {} needed", file.path, sections.size() - 1, network.layers);
     sections.resize(kept);
+    sections.push_back({"convolutional", 0, {{"filters", "0", 0}, {"size", "1", 0}, {"stride", "1", 0}, {"activation", "linear", 0}}});
     sections.push_back(
-        {"convolutional", 0, {{"filters", "0", 0}, {"size", "1", 0}, {"stride", "1", 0}, {"activation", "linear", 0}}});
-    sections.push_back({"region",
-                        0,
-                        {{"num", "5", 0},
-                         {"coords", "4", 0},
-                         {"softmax", "1", 0},
-                         {"jitter", ".2", 0},
-                         {"anchors", "1,1,2,2,3,3,4,4,5,5", 0}}});
+        {"region",
+         0,
+         {{"num", "5", 0}, {"coords", "4", 0}, {"softmax", "1", 0}, {"jitter", ".2", 0}, {"anchors", "1,1,2,2,3,3,4,4,5,5", 0}}});
   }
   TESSERA_TRY(fit_heads(file));
   darknet::CfgSection& net = sections.front();
@@ -121,8 +114,7 @@ base::Result<std::vector<ConvolutionLayer>> convolution_layers(const darknet::Cf
       const int size = static_cast<int>(section.integer("size", 1));
       const int stride = static_cast<int>(section.integer("stride", 1));
       const int pad = section.integer("pad", 0) ? size / 2 : static_cast<int>(section.integer("padding", 0));
-      layers.push_back(
-          {static_cast<int>(i), {in.c, in.h, in.w, out.c, size, stride, pad}, section.integer("groups", 1)});
+      layers.push_back({static_cast<int>(i), {in.c, in.h, in.w, out.c, size, stride, pad}, section.integer("groups", 1)});
     }
     in = out;
   }

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "darknet/cfg_check.hpp"
+#include "cfg/cfg_check.hpp"
 #include "kernels/convolution.hpp"
 
 namespace tessera::bench {
@@ -15,7 +15,7 @@ struct Network {
   std::string name, cfg;  // cfg: a file of the cfg folder
   int layers;             // how many are kept, with a detection head behind them; 0: all, with their own heads
   int size, batch;
-  int workers;  // local workers in one variant of its training
+  int workers;           // local workers in one variant of its training
   int subdivisions = 1;  // more: an update every so many passes; then our own variants are compared, stock is not waited for
 
   std::string title() const;
@@ -28,8 +28,7 @@ const std::vector<Network>& networks();
 
 // The network without [distributed], to be trained for `iterations`, or, with batch 1 and no iterations, to be looked
 // through. Errors: the file cannot be read or has fewer layers.
-[[nodiscard]] base::Result<darknet::CfgFile> plain_cfg(const std::string& folder, const Network& network,
-                                                       int iterations);
+[[nodiscard]] base::Result<darknet::CfgFile> plain_cfg(const std::string& folder, const Network& network, int iterations);
 
 using Options = std::vector<std::pair<std::string, std::string>>;
 

@@ -39,8 +39,7 @@ std::vector<pid_t> children_of(pid_t parent) {
     const std::size_t after = stat.rfind(')');  // the name before it may hold anything
     char state = 0;
     int its_parent = 0;
-    if (after != std::string::npos && std::sscanf(stat.c_str() + after + 1, " %c %d", &state, &its_parent) == 2 &&
-        its_parent == parent)
+    if (after != std::string::npos && std::sscanf(stat.c_str() + after + 1, " %c %d", &state, &its_parent) == 2 && its_parent == parent)
       children.push_back(pid);
   }
   return children;
@@ -55,13 +54,13 @@ base::Result<std::vector<double>> read_log(const Command& command) {
   for (std::string line; std::getline(file, line);) {
     if (!std::regex_match(line, match, command.form == LogForm::kIterations ? iteration : prediction)) continue;
     if (!std::isfinite(std::strtod(match[2].str().c_str(), nullptr)))
-      return base::error(base::ErrorCode::kInvalidArgument, "the loss of iteration {} is {}; its time says nothing",
-                         match[1].str(), match[2].str());
+      return base::error(base::ErrorCode::kInvalidArgument, "the loss of iteration {} is {}; its time says nothing", match[1].str(),
+                         match[2].str());
     seconds.push_back(std::strtod(match[3].str().c_str(), nullptr));
   }
   if (seconds.size() != static_cast<std::size_t>(kWarmup + command.timed))
-    return base::error(base::ErrorCode::kIo, "{} times in its log, {} expected; it ends with: {}", seconds.size(),
-                       kWarmup + command.timed, last_line(command.log));
+    return base::error(base::ErrorCode::kIo, "{} times in its log, {} expected; it ends with: {}", seconds.size(), kWarmup + command.timed,
+                       last_line(command.log));
   seconds.erase(seconds.begin(), seconds.begin() + kWarmup);
   return seconds;
 }
@@ -86,21 +85,17 @@ pid_t start(const Command& command) {
 
 base::Status check_exit(const Command& command, int status) {
   if (WIFSIGNALED(status))
-    return base::error(base::ErrorCode::kIo, "ended by signal {}; it printed last: {}", WTERMSIG(status),
-                       last_line(command.log));
+    return base::error(base::ErrorCode::kIo, "ended by signal {}; it printed last: {}", WTERMSIG(status), last_line(command.log));
   if (WEXITSTATUS(status) == 127)
-    return base::error(base::ErrorCode::kNotFound, "{} cannot be run; build it (make bench)",
-                       command.arguments.front());
+    return base::error(base::ErrorCode::kNotFound, "{} cannot be run; build it (make bench)", command.arguments.front());
   if (WEXITSTATUS(status) != 0)
-    return base::error(base::ErrorCode::kIo, "exit status {}; it printed last: {}", WEXITSTATUS(status),
-                       last_line(command.log));
+    return base::error(base::ErrorCode::kIo, "exit status {}; it printed last: {}", WEXITSTATUS(status), last_line(command.log));
   return {};
 }
 
 base::Result<pid_t> started(const Command& command) {
   const pid_t pid = start(command);
-  if (pid < 0)
-    return base::error(base::ErrorCode::kIo, "cannot start {}: {}", command.arguments.front(), std::strerror(errno));
+  if (pid < 0) return base::error(base::ErrorCode::kIo, "cannot start {}: {}", command.arguments.front(), std::strerror(errno));
   return pid;
 }
 

@@ -26,20 +26,18 @@ void print_row(const NetworkReport& report, const Variant& variant) {
   const auto [least, most] = std::minmax_element(seconds.begin(), seconds.end());
   const double typical = median(seconds), speed = report.convolution_flops / typical;
   const double worker = median(values_of(variant, worker_bytes));
-  fmt::print("{:<32} {:>7} {:>12.3f} {:>17} {:>9.2f} {:>8.1f} {:>7.1f}% {:>9.0f} {:>11}\n", variant.name,
-             variant.threads, typical, fmt::format("({:.3f} - {:.3f})", *least, *most), report.batch / typical,
-             speed * 1e-9, 100 * speed / report.sgemm_flops, median(values_of(variant, process_bytes)) * 1e-6,
-             worker > 0 ? fmt::format("{:.0f}", worker * 1e-6) : "");
+  fmt::print("{:<32} {:>7} {:>12.3f} {:>17} {:>9.2f} {:>8.1f} {:>7.1f}% {:>9.0f} {:>11}\n", variant.name, variant.threads, typical,
+             fmt::format("({:.3f} - {:.3f})", *least, *most), report.batch / typical, speed * 1e-9, 100 * speed / report.sgemm_flops,
+             median(values_of(variant, process_bytes)) * 1e-6, worker > 0 ? fmt::format("{:.0f}", worker * 1e-6) : "");
 }
 
 nlohmann::json to_json(const NetworkReport& report, const Variant& variant) {
   nlohmann::json entry{{"name", variant.name}, {"threads", variant.threads}, {"runs", nlohmann::json::array()}};
   if (!variant.absent.empty()) entry["absent"] = variant.absent;
   for (const auto& run : variant.runs)
-    entry["runs"].push_back(run ? nlohmann::json{{"seconds", run->seconds},
-                                                 {"peak_bytes", run->peak_bytes},
-                                                 {"worker_peak_bytes", run->worker_peak_bytes}}
-                                : nlohmann::json());
+    entry["runs"].push_back(
+        run ? nlohmann::json{{"seconds", run->seconds}, {"peak_bytes", run->peak_bytes}, {"worker_peak_bytes", run->worker_peak_bytes}}
+            : nlohmann::json());
   if (const auto seconds = values_of(variant, seconds_of); !seconds.empty()) {
     entry["seconds_per_" + report.unit] = median(seconds);
     entry["peak_bytes"] = median(values_of(variant, process_bytes));
@@ -74,8 +72,8 @@ double worker_bytes(const Run& run) {
   return peaks.empty() ? 0 : static_cast<double>(*std::max_element(peaks.begin(), peaks.end()));
 }
 
-void compare(NetworkReport& report, const std::string& name, const std::string& unit, const Variant* a,
-             const Measure& of_a, const Variant* b, const Measure& of_b, Bar kind, std::optional<double> bar) {
+void compare(NetworkReport& report, const std::string& name, const std::string& unit, const Variant* a, const Measure& of_a,
+             const Variant* b, const Measure& of_b, Bar kind, std::optional<double> bar) {
   if (a == nullptr || b == nullptr || !a->absent.empty() || !b->absent.empty()) return;
   std::vector<double> ratios;
   for (std::size_t i = 0; i < std::min(a->runs.size(), b->runs.size()); ++i)
@@ -87,10 +85,10 @@ void compare(NetworkReport& report, const std::string& name, const std::string& 
 }
 
 void print_table(const NetworkReport& report) {
-  fmt::print("\n== {}: {:.1f} GFLOP of convolutions per {}, sgemm {:.1f} GFLOP/s\n", report.title,
-             report.convolution_flops * 1e-9, report.unit, report.sgemm_flops * 1e-9);
-  fmt::print("{:<32} {:>7} {:>12} {:>17} {:>9} {:>8} {:>8} {:>9} {:>11}\n", "", "threads", "s/" + report.unit,
-             "(least - most)", "images/s", "GFLOP/s", "of sgemm", "peak MB", "per worker");
+  fmt::print("\n== {}: {:.1f} GFLOP of convolutions per {}, sgemm {:.1f} GFLOP/s\n", report.title, report.convolution_flops * 1e-9,
+             report.unit, report.sgemm_flops * 1e-9);
+  fmt::print("{:<32} {:>7} {:>12} {:>17} {:>9} {:>8} {:>8} {:>9} {:>11}\n", "", "threads", "s/" + report.unit, "(least - most)", "images/s",
+             "GFLOP/s", "of sgemm", "peak MB", "per worker");
   for (const Variant& variant : report.variants) print_row(report, variant);
   fmt::print("\n{:<76} {:>8} {:>9} {:>5}\n", "", "measured", "bar", "met");
   for (const Comparison& c : report.comparisons)

@@ -54,8 +54,8 @@ enum class Bar { kAtLeast, kAtMost };
 
 // Adds the median over the repetitions of a / b: the two ran one after the other, so that a slow minute of the machine
 // hits both. Nothing is added where one of them is absent; a failed one leaves a note.
-void compare(NetworkReport& report, const std::string& name, const std::string& unit, const Variant* a,
-             const Measure& of_a, const Variant* b, const Measure& of_b, Bar kind, std::optional<double> bar);
+void compare(NetworkReport& report, const std::string& name, const std::string& unit, const Variant* a, const Measure& of_a,
+             const Variant* b, const Measure& of_b, Bar kind, std::optional<double> bar);
 
 void print_table(const NetworkReport& report);
 nlohmann::json to_json(const NetworkReport& report);

@@ -16,9 +16,8 @@ base::Status run_rounds(NetworkReport& report, const Rounds& rounds, int& failur
       const auto run = run_command(variant.command, base::Milliseconds(rounds.timeout_s * 1000LL));
       variant.runs.push_back(run ? std::optional(*run) : std::nullopt);
       failures += run ? 0 : 1;
-      fmt::print(
-          stderr, "{}, {}, {}/{}: {}\n", report.title, variant.name, round + 1, rounds.repeat,
-          run ? fmt::format("{:.3f} s per {}", seconds_of(*run), report.unit) : "failed: " + run.error().message);
+      fmt::print(stderr, "{}, {}, {}/{}: {}\n", report.title, variant.name, round + 1, rounds.repeat,
+                 run ? fmt::format("{:.3f} s per {}", seconds_of(*run), report.unit) : "failed: " + run.error().message);
     }
   }
   report.sgemm_flops = median(peaks);

@@ -21,8 +21,7 @@ double measure_sgemm(int threads) {
   double best = 0;
   for (int i = 0; i < kTimes; ++i) {
     const auto begin = base::Clock::now();
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, kSize, kSize, kSize, 1, a.data(), kSize, b.data(), kSize, 0,
-                c.data(), kSize);
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, kSize, kSize, kSize, 1, a.data(), kSize, b.data(), kSize, 0, c.data(), kSize);
     best = std::max(best, 2. * kSize * kSize * kSize / base::seconds_between(begin, base::Clock::now()));
   }
   openblas_set_num_threads(before);
@@ -30,12 +29,11 @@ double measure_sgemm(int threads) {
 }
 
 base::Result<double> measure_sgemm_apart(const std::string& folder, int threads) {
-  const Command command{
-      {std::filesystem::read_symlink("/proc/self/exe").string(), kMeasureSgemm, "--threads", fmt::to_string(threads)},
-      {},
-      folder,
-      "",
-      folder + "/sgemm.log"};
+  const Command command{{std::filesystem::read_symlink("/proc/self/exe").string(), kMeasureSgemm, "--threads", fmt::to_string(threads)},
+                        {},
+                        folder,
+                        "",
+                        folder + "/sgemm.log"};
   if (const base::Status status = run_to_end(command); !status)
     return base::error(base::ErrorCode::kIo, "sgemm could not be measured: {}", status.error().message);
   return std::strtod(last_line(command.log).c_str(), nullptr);

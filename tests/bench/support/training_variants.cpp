@@ -40,8 +40,7 @@ class Adder {
   }
 
   void add(const std::string& name, int threads, int timed, std::vector<std::string> arguments) {
-    Command command{
-        std::move(arguments), {{"OMP_NUM_THREADS", fmt::to_string(setup_.threads)}}, setup_.folder, "", path("log")};
+    Command command{std::move(arguments), {{"OMP_NUM_THREADS", fmt::to_string(setup_.threads)}}, setup_.folder, "", path("log")};
     command.timed = timed;
     report_.variants.push_back({name, threads, std::move(command), "", {}});
   }
@@ -52,8 +51,7 @@ class Adder {
 
   base::Status add_stock() {
     constexpr int kTimed = 1;  // its iterations are long
-    for (const auto& [name, program] :
-         {std::pair{"stock -Ofast", programs_.stock_ofast}, {"stock -O2", programs_.stock_o2}}) {
+    for (const auto& [name, program] : {std::pair{"stock -Ofast", programs_.stock_ofast}, {"stock -O2", programs_.stock_o2}}) {
       TESSERA_ASSIGN(const std::string cfg, write_cfg(kTimed, {}));
       add(name, setup_.threads, kTimed, {program, "detector", "train", setup_.data, cfg});
       roles_.stock.push_back(name);
@@ -69,8 +67,7 @@ class Adder {
 
   base::Status add_ours() {
     const auto built = kernels::built_backends();
-    for (const auto& [backend, role] :
-         {std::pair{kernels::Backend::kOnednn, &roles_.onednn}, {kernels::Backend::kBlas, &roles_.blas}}) {
+    for (const auto& [backend, role] : {std::pair{kernels::Backend::kOnednn, &roles_.onednn}, {kernels::Backend::kBlas, &roles_.blas}}) {
       const std::string name(kernels::to_string(backend));
       if (std::find(built.begin(), built.end(), backend) == built.end()) {
         add_absent(name, setup_.threads, "not built here");
@@ -91,13 +88,12 @@ class Adder {
     const int workers = network_.workers, each = std::max(1, setup_.threads / workers), all = each * workers;
     roles_.as_many_threads = roles_.fastest;
     if (all != setup_.threads) {
-      report_.notes.push_back(fmt::format("{} threads cannot be shared evenly by {} workers: each has {}, {} in all",
-                                          setup_.threads, workers, each, all));
+      report_.notes.push_back(
+          fmt::format("{} threads cannot be shared evenly by {} workers: each has {}, {} in all", setup_.threads, workers, each, all));
       roles_.as_many_threads = fmt::format("{}, {} threads", roles_.fastest, all);
       TESSERA_TRY(add_trained_by_us(roles_.as_many_threads, all, one_process(roles_.fastest, all)));
     }
-    Options distributed{
-        {"workers", fmt::format("local:{}", workers)}, {"backend", roles_.fastest}, {"threads", fmt::to_string(each)}};
+    Options distributed{{"workers", fmt::format("local:{}", workers)}, {"backend", roles_.fastest}, {"threads", fmt::to_string(each)}};
     roles_.workers = fmt::format("{}, {} workers", roles_.fastest, workers);
     TESSERA_TRY(add_trained_by_us(roles_.workers, all, distributed));
     distributed.push_back({"recompute", "on"});
@@ -113,10 +109,8 @@ class Adder {
   }
 
   base::Status add_torch() {
-    const std::pair<const char*, const char*> layouts[] = {{"PyTorch", "contiguous"},
-                                                           {"PyTorch, channels last", "channels_last"}};
-    const Command probe{
-        {programs_.python, "-c", "import torch; print(torch.__version__)"}, {}, setup_.folder, "", path("log")};
+    const std::pair<const char*, const char*> layouts[] = {{"PyTorch", "contiguous"}, {"PyTorch, channels last", "channels_last"}};
+    const Command probe{{programs_.python, "-c", "import torch; print(torch.__version__)"}, {}, setup_.folder, "", path("log")};
     const bool there = run_to_end(probe).has_value();
     if (there) report_.notes.push_back(fmt::format("PyTorch is {} of {}", last_line(probe.log), programs_.python));
     for (const auto& [name, layout] : layouts) {
@@ -126,8 +120,8 @@ class Adder {
       }
       TESSERA_ASSIGN(const std::string cfg, write_cfg(setup_.iterations, {}));
       add(name, setup_.threads, setup_.iterations,
-          {programs_.python, TESSERA_SOURCE_ROOT "/tests/bench/pytorch_training.py", cfg,
-           fmt::to_string(setup_.threads), fmt::to_string(kWarmup + setup_.iterations), layout});
+          {programs_.python, TESSERA_SOURCE_ROOT "/tests/bench/pytorch_training.py", cfg, fmt::to_string(setup_.threads),
+           fmt::to_string(kWarmup + setup_.iterations), layout});
       roles_.torch.push_back(name);
     }
     return {};
@@ -135,9 +129,7 @@ class Adder {
 
   base::Status add_floor() {
     const std::pair<const char*, const char*> kinds[] = {
-        {"oneDNN's convolutions alone", "best"},
-        {"oneDNN's alone, direct", "direct"},
-        {"oneDNN's alone, channels last", "channels_last"}};
+        {"oneDNN's convolutions alone", "best"}, {"oneDNN's alone, direct", "direct"}, {"oneDNN's alone, channels last", "channels_last"}};
     const fs::path program = fs::read_symlink("/proc/self/exe").parent_path() / "floor_onednn";
     for (const auto& [name, kind] : kinds) {
       if (!fs::exists(program)) {
@@ -145,8 +137,7 @@ class Adder {
         continue;
       }
       TESSERA_ASSIGN(const std::string cfg, write_cfg(setup_.iterations, {}));
-      add(name, setup_.threads, setup_.iterations,
-          {program.string(), cfg, fmt::to_string(kWarmup + setup_.iterations), kind});
+      add(name, setup_.threads, setup_.iterations, {program.string(), cfg, fmt::to_string(kWarmup + setup_.iterations), kind});
       if (roles_.floor.empty())
         roles_.floor = name;
       else
@@ -164,8 +155,8 @@ class Adder {
 
 }  // namespace
 
-base::Result<Roles> add_training_variants(NetworkReport& report, const Network& network,
-                                          const TrainingPrograms& programs, const TrainingSetup& setup) {
+base::Result<Roles> add_training_variants(NetworkReport& report, const Network& network, const TrainingPrograms& programs,
+                                          const TrainingSetup& setup) {
   return Adder(report, network, programs, setup).run();
 }
 

@@ -25,13 +25,13 @@ struct Roles {
   std::vector<std::string> torch;  // first the one with PyTorch's default layout
   std::string onednn, blas, floor;
   std::vector<std::string> exact_floors;  // without what rounds differently
-  std::string fastest;             // the one of onednn, blas that has `threads` and is expected to be the fastest
-  std::string workers, recompute;  // on local workers, of the fastest backend
-  std::string as_many_threads;     // one process with as many threads as the workers have in all
+  std::string fastest;                    // the one of onednn, blas that has `threads` and is expected to be the fastest
+  std::string workers, recompute;         // on local workers, of the fastest backend
+  std::string as_many_threads;            // one process with as many threads as the workers have in all
 };
 
 // Those that cannot be run here are added with the reason; the rest is said in notes.
-[[nodiscard]] base::Result<Roles> add_training_variants(NetworkReport& report, const Network& network,
-                                                        const TrainingPrograms& programs, const TrainingSetup& setup);
+[[nodiscard]] base::Result<Roles> add_training_variants(NetworkReport& report, const Network& network, const TrainingPrograms& programs,
+                                                        const TrainingSetup& setup);
 
 }  // namespace tessera::bench

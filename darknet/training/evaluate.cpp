@@ -1,0 +1,119 @@
+#include "darknet/training/evaluate.hpp"
+
+#include <algorithm>
+#include <future>
+#include <thread>
+
+#include "base/clock.hpp"
+#include "darknet/upstream/image_file.hpp"
+#include "data/label_file.hpp"
+
+namespace tessera::darknet {
+namespace {
+
+// Restores the batch a network had, also when an error returns early.
+class BatchOfOne {
+ public:
+  explicit BatchOfOne(network* net) : net_(net), before_(net->batch) { set_batch_network(net_, 1); }
+  ~BatchOfOne() { set_batch_network(net_, before_); }
+  BatchOfOne(const BatchOfOne&) = delete;
+  BatchOfOne& operator=(const BatchOfOne&) = delete;
+
+ private:
+  network* net_;
+  int before_;
+};
+
+base::Result<PreparedImage> prepare(int index, const std::string& path, int width, int height) {
+  TESSERA_ASSIGN(const cv::Mat picture, read_image(path));
+  PreparedImage prepared{index, picture.cols, picture.rows, std::vector<float>(static_cast<std::size_t>(3) * width * height)};
+  letterbox(picture, width, height, prepared.planes.data());
+  return prepared;
+}
+
+}  // namespace
+
+const layer* detection_head(const network* net) {
+  for (int i = net->n; i-- > 0;) {
+    const layer& l = net->layers[i];
+    if (l.type == YOLO || l.type == REGION || l.type == DETECTION) return &l;
+  }
+  return nullptr;
+}
+
+std::vector<DetectedObject> detect_objects(network* net, float* planes, int image_width, int image_height,
+                                           const DetectionSettings& settings, double* seconds) {
+  const base::TimePoint start = base::Clock::now();
+  network_predict(net, planes);
+  if (seconds) *seconds = base::seconds_between(start, base::Clock::now());
+  int count = 0;
+  detection* found =
+      get_network_boxes(net, image_width, image_height, settings.score_threshold, settings.hierarchy_threshold, nullptr, 1, &count);
+  const int classes = detection_head(net)->classes;
+  if (settings.nms_threshold > 0) do_nms_sort(found, count, classes, settings.nms_threshold);
+  std::vector<DetectedObject> objects;
+  for (int i = 0; i < count; ++i)
+    for (int c = 0; found[i].objectness > 0 && c < classes; ++c)
+      if (found[i].prob[c] > settings.score_threshold)
+        objects.push_back({0, c, found[i].prob[c], {found[i].bbox.x, found[i].bbox.y, found[i].bbox.w, found[i].bbox.h}});
+  free_detections(found, count);
+  std::stable_sort(objects.begin(), objects.end(), [](const DetectedObject& a, const DetectedObject& b) { return a.score > b.score; });
+  return objects;
+}
+
+std::vector<DetectedObject> detect_objects(network* net, const cv::Mat& picture, const DetectionSettings& settings, double* seconds) {
+  std::vector<float> planes(static_cast<std::size_t>(3) * net->w * net->h);
+  letterbox(picture, net->w, net->h, planes.data());
+  return detect_objects(net, planes.data(), picture.cols, picture.rows, settings, seconds);
+}
+
+base::Status for_each_image(const network* net, const std::vector<std::string>& images,
+                            const std::function<base::Status(PreparedImage&)>& take) {
+  const std::size_t ahead = std::clamp<std::size_t>(std::thread::hardware_concurrency(), 1, 8);
+  std::vector<std::future<base::Result<PreparedImage>>> slots(ahead);
+  const auto start = [&](std::size_t i) {
+    slots[i % ahead] = std::async(std::launch::async, prepare, static_cast<int>(i), images[i], net->w, net->h);
+  };
+  for (std::size_t i = 0; i < std::min(ahead, images.size()); ++i) start(i);
+  for (std::size_t i = 0; i < images.size(); ++i) {
+    TESSERA_ASSIGN(PreparedImage prepared, slots[i % ahead].get());
+    if (i + ahead < images.size()) start(i + ahead);
+    TESSERA_TRY(take(prepared));
+  }
+  return {};
+}
+
+base::Result<std::vector<TrueObject>> read_objects(const std::vector<std::string>& images, int classes) {
+  std::vector<TrueObject> objects;
+  for (std::size_t i = 0; i < images.size(); ++i) {
+    const std::string path = label_path(images[i]);
+    const auto labels = read_labels(path);
+    if (!labels && labels.error().code == base::ErrorCode::kNotFound) continue;  // an image without objects
+    if (!labels) return tl::unexpected(labels.error());
+    for (const Label& label : *labels) {
+      if (const std::string mistake = label_mistake(label, classes); !mistake.empty())
+        return base::error(base::ErrorCode::kInvalidArgument, "{}:{}: {}", path, label.line, mistake);
+      objects.push_back({static_cast<int>(i), label.class_id, {label.x, label.y, label.w, label.h}});
+    }
+  }
+  return objects;
+}
+
+base::Result<Precision> evaluate_detector(network* net, const std::vector<std::string>& images, const PrecisionSettings& settings,
+                                          const DetectionSettings& detection) {
+  TESSERA_ASSIGN(const std::vector<TrueObject> objects, read_objects(images, settings.classes));
+  std::vector<DetectedObject> detections;
+  {
+    const BatchOfOne batch(net);
+    TESSERA_TRY(for_each_image(net, images, [&](PreparedImage& image) -> base::Status {
+      for (DetectedObject& object : detect_objects(net, image.planes.data(), image.width, image.height, detection)) {
+        object.image = image.index;
+        detections.push_back(object);
+      }
+      return {};
+    }));
+  }
+  return measure_precision(objects, detections, settings);
+}
+
+}  // namespace tessera::darknet

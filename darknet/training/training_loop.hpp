@@ -1,0 +1,110 @@
+// Darknet's training loop: batch, update, log line, saves, tests and chart, until max_batches. Used by `detector
+// train` and `classifier train`.
+#pragma once
+
+#include <cstdint>
+#include <cstdio>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/clock.hpp"
+#include "base/result.hpp"
+#include "cfg/cfg_check.hpp"
+#include "darknet/commands/arguments.hpp"
+#include "darknet/training/batch_loader.hpp"
+#include "darknet/training/engine.hpp"
+#include "darknet/training/training_state.hpp"
+
+namespace tessera::darknet {
+
+struct TrainingOptions {
+  std::string backup;  // folder
+  std::string name;    // of the cfg: files are <name>_last.weights, ...
+  std::string log;     // a file that gets a copy of every log line; "" for none
+  std::uint64_t seed = 1;
+  std::uint64_t test_every = 0;  // iterations between calls of test(); 0: never
+  std::string precision_name = "mAP";
+  int truth_columns = 0;
+  int loader_threads = 1;
+  bool multi_scale = false;  // random=1
+  bool verbose = false;
+};
+
+// `make` fills samples; `problems` hands out one-line messages of the loader since the last call; `test` returns the
+// current precision in 0..1 on the network as it is (the network has its cfg size then).
+struct TrainingHooks {
+  MakeSample make;
+  std::function<std::vector<std::string>()> problems;
+  std::function<base::Result<double>()> test;
+};
+
+class TrainingLoop {
+ public:
+  // `net` and `engine` outlive the loop.
+  TrainingLoop(network* net, Engine& engine, TrainingOptions options, TrainingHooks hooks, TrainingState state);
+
+  // Until max_batches, an interrupt or an error. Returns the exit code.
+  [[nodiscard]] base::Result<int> run();
+
+  // run(), then engine.detach() whatever the outcome.
+  [[nodiscard]] base::Result<int> run_and_detach();
+
+ private:
+  struct LogCloser {
+    void operator()(std::FILE* file) const { std::fclose(file); }
+  };
+
+  base::Status open_log();
+  BatchShape shape_at(std::uint64_t iteration) const;
+  base::Status resize_to(int width, int height);
+  base::Result<bool> step();
+  void report(std::uint64_t iteration, float loss, double rate, double seconds);
+  void show_live(std::uint64_t iteration, double seconds);
+  base::Status save_as_planned(std::uint64_t iteration);
+  base::Status save_last();
+  base::Status test(std::uint64_t iteration);
+  void draw_chart();
+  std::string diverged(std::uint64_t iteration, float loss) const;
+  std::string weights_path(const std::string& suffix) const;
+
+  network* net_;
+  Engine& engine_;
+  TrainingOptions options_;
+  TrainingHooks hooks_;
+  TrainingState state_;
+  std::unique_ptr<std::FILE, LogCloser> log_;
+  std::optional<BatchLoader> loader_;
+  int cfg_width_, cfg_height_;
+  std::uint64_t first_iteration_ = 0;
+  std::string last_saved_;  // what to go back to
+  base::TimePoint live_shown_, table_shown_;
+  double computing_seconds_ = 0;
+};
+
+// Side lengths for multi-scale training at one iteration: the cfg's times 0.7 to 1.4 in steps of 32 (8 for inputs
+// smaller than 128), a new one every 10 iterations, and the cfg's own for the first 10 and the last tenth (at most
+// 200 iterations). Depends on its arguments only.
+struct InputSize {
+  int width = 0, height = 0;
+};
+InputSize multi_scale_size(std::uint64_t seed, std::uint64_t iteration, std::uint64_t iterations, InputSize cfg);
+
+// What both trainers take from the command line.
+TrainingOptions training_options(const Arguments& arguments, const std::string& backup, const std::string& cfg, std::uint64_t seed);
+
+// Iterations between two tests with -map: an epoch, at least 100, or -map_every. 0 without -map.
+std::uint64_t test_interval(const Arguments& arguments, std::size_t images, std::uint64_t rows);
+
+// random=1 needs layers that upstream's resize_network() knows.
+[[nodiscard]] base::Status check_resizable(const Cfg& cfg);
+
+// Upper bound of what one weights file of this network has.
+std::uint64_t weights_bytes(const network* net);
+
+// Is a numbered weights file due? Every 1000 iterations up to 10,000, then every 10,000.
+bool numbered_save_due(std::uint64_t iteration);
+
+}  // namespace tessera::darknet

@@ -1,0 +1,52 @@
+// From a cfg on disk to a Darknet network.
+#pragma once
+
+#include <ctime>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include <darknet.h>
+#include "base/result.hpp"
+#include "cfg/cfg_check.hpp"
+#include "darknet/training/engine.hpp"
+
+namespace tessera::darknet {
+
+struct NetworkDeleter {
+  void operator()(network* net) const;
+};
+
+struct LoadedNetwork {
+  Cfg cfg;
+  std::unique_ptr<network, NetworkDeleter> net;
+  std::uint64_t weights_hash = 0;  // 0: no weights were given
+  std::string weights;
+  std::unique_ptr<Inference> inference;  // of networks for tests; goes before the network does
+};
+
+// Checks the cfg and has upstream build the network from it, its random weights drawn from `seed`. Upstream's parser
+// sees the cfg without the [distributed] section and without comments.
+[[nodiscard]] base::Result<LoadedNetwork> load_network_file(const std::string& cfg, std::uint64_t seed);
+
+// The same with weights for every layer and batch 1, for tests; they run on our kernels unless -backend says otherwise.
+[[nodiscard]] base::Result<LoadedNetwork> load_network_for_test(const std::string& cfg, const std::string& weights,
+                                                                const Arguments& arguments);
+
+// A file in memory with a path that upstream's parser can open.
+class MemoryFile {
+ public:
+  static base::Result<std::unique_ptr<MemoryFile>> create(const std::string& content);
+  ~MemoryFile();
+  MemoryFile(const MemoryFile&) = delete;
+  MemoryFile& operator=(const MemoryFile&) = delete;
+
+  std::string path() const;
+
+ private:
+  explicit MemoryFile(int handle) : handle_(handle) {}
+  int handle_;
+};
+
+}  // namespace tessera::darknet

@@ -1,0 +1,297 @@
+#include "cfg/cfg_check.hpp"
+
+#include <set>
+#include <utility>
+
+#include "base/text.hpp"
+#include "cfg/cfg_keys.hpp"
+
+namespace tessera::darknet {
+namespace {
+
+constexpr long kYoloBoxes = 90;    // boxes per image a [yolo] layer can hold (upstream's make_yolo_layer)
+constexpr long kRegionBoxes = 30;  // and a [region] layer
+
+// Walks the sections once, keeping the shape each layer hands to the next.
+class Checker {
+ public:
+  explicit Checker(CfgFile file) { cfg_.file = std::move(file); }
+
+  base::Result<Cfg> run() {
+    TESSERA_TRY(check_keys(cfg_.file));
+    const auto& sections = cfg_.file.sections;
+    if (find_section_spec(sections.front().name)->name != "net")
+      return fail(sections.front().line, "the first section is [{}]; it must be [net]", sections.front().name);
+    TESSERA_TRY(check_net(sections.front()));
+    for (std::size_t i = 1; i < sections.size(); ++i) {
+      const CfgSection& section = sections[i];
+      const std::string type(find_section_spec(section.name)->name);
+      if (type == "net") return fail(section.line, "there is a second [net]; a cfg describes one network");
+      if (type == "distributed") {
+        TESSERA_TRY(take_distributed(section));
+        continue;
+      }
+      TESSERA_TRY(check_layer(type, section));
+      before_ = i;
+    }
+    if (cfg_.layers.empty()) return fail(sections.front().line, "the network has no layers; add some after [net]");
+    if (cfg_.distributed.present && cfg_.distributed.first_layer == static_cast<int>(cfg_.layers.size()))
+      return fail(cfg_.distributed.line, "no layer follows [distributed]; put it before the first layer to wrap");
+    return std::move(cfg_);
+  }
+
+ private:
+  template <typename... Args>
+  tl::unexpected<base::Error> fail(int line, fmt::format_string<Args...> format, Args&&... args) const {
+    return base::error(base::ErrorCode::kInvalidArgument, "{}:{}: {}", cfg_.file.path, line,
+                       fmt::format(format, std::forward<Args>(args)...));
+  }
+
+  base::Status check_net(const CfgSection& net) {
+    const long batch = net.integer("batch", 1), subdivisions = net.integer("subdivisions", 1);
+    if (batch % subdivisions != 0)
+      return fail(net.line_of("subdivisions"), "batch={} is no multiple of subdivisions={}; Darknet would train on {} images; change one",
+                  batch, subdivisions, batch / subdivisions * subdivisions);
+    now_ = {"net", net.line, net.integer("channels", 0), net.integer("height", 0), net.integer("width", 0), 0};
+    now_.outputs = net.integer("inputs", now_.c * now_.h * now_.w);
+    if (now_.outputs == 0) return fail(net.line, "[net] has no input size; give width, height and channels");
+    if (net.text("policy", "constant") == "steps") {
+      const CfgOption *steps = net.find("steps"), *scales = net.find("scales");
+      if (!steps || !scales) return fail(net.line_of("policy"), "policy=steps needs both steps= and scales=");
+      const std::vector<std::string> at = split(steps->value, ','), by = split(scales->value, ',');
+      if (at.size() != by.size())
+        return fail(scales->line, "scales= has {} numbers and steps= has {}; give one scale per step", by.size(), at.size());
+      for (std::size_t i = 1; i < at.size(); ++i)
+        if (*to_integer(at[i]) <= *to_integer(at[i - 1])) return fail(steps->line, "steps={} must rise from left to right", steps->value);
+    }
+    return {};
+  }
+
+  base::Status take_distributed(const CfgSection& section) {
+    DistributedSection& distributed = cfg_.distributed;
+    if (distributed.present) return fail(section.line, "[distributed] stands on line {} already; keep one", distributed.line);
+    distributed = {true, static_cast<int>(cfg_.layers.size()), cfg_.file.path, section.line, {}};
+    for (const CfgOption& option : section.options) distributed.settings[option.key] = {option.value, option.line};
+    return {};
+  }
+
+  base::Status check_layer(const std::string& type, const CfgSection& section) {
+    LayerShape next = now_;
+    next.type = type;
+    next.line = section.line;
+    static const std::set<std::string> kNeedMap = {"convolutional", "deconvolutional", "local", "crop",   "reorg", "maxpool",
+                                                   "avgpool",       "upsample",        "yolo",  "region", "crnn"};
+    if (kNeedMap.count(type) && (now_.c == 0 || now_.h == 0 || now_.w == 0))
+      return fail(section.line, "[{}] (layer {}) needs a map, but what comes before it gives a flat vector of {}", type, cfg_.layers.size(),
+                  now_.outputs);
+    TESSERA_TRY(shape(type, section, next));
+    if (next.outputs <= 0 || next.c < 0 || next.h < 0 || next.w < 0)
+      return fail(section.line, "[{}] (layer {}) would have no output: its input is only {}x{}x{}; check size, stride and padding", type,
+                  cfg_.layers.size(), now_.w, now_.h, now_.c);
+    cfg_.layers.push_back(next);
+    now_ = next;
+    return {};
+  }
+
+  static void set_map(LayerShape& next, long c, long h, long w) {
+    next.c = c;
+    next.h = h;
+    next.w = w;
+    next.outputs = h <= 0 || w <= 0 ? 0 : c * h * w;
+  }
+
+  static void set_flat(LayerShape& next, long outputs) {
+    next.c = next.h = next.w = 0;
+    next.outputs = outputs;
+  }
+
+  static long slid(long in, long size, long stride, long both_paddings) {
+    return in + both_paddings < size ? 0 : (in + both_paddings - size) / stride + 1;
+  }
+
+  base::Status shape(const std::string& type, const CfgSection& s, LayerShape& next) {
+    const long size = s.integer("size", 1), stride = s.integer("stride", 1), filters = s.integer("filters", 1);
+    const long padding = s.integer("pad", 0) ? size / 2 : s.integer("padding", 0);
+    if (type == "convolutional") {
+      const long groups = s.integer("groups", 1);
+      if (now_.c % groups != 0 || filters % groups != 0)
+        return fail(s.line_of("groups"), "groups={} must divide the {} input channels and filters={}", groups, now_.c, filters);
+      set_map(next, filters, slid(now_.h, size, stride, 2 * padding), slid(now_.w, size, stride, 2 * padding));
+    } else if (type == "deconvolutional") {
+      set_map(next, filters, (now_.h - 1) * stride + size - 2 * padding, (now_.w - 1) * stride + size - 2 * padding);
+    } else if (type == "local") {
+      const long lost = s.integer("pad", 0) ? 1 : size;
+      set_map(next, filters, (now_.h - lost) / stride + 1, (now_.w - lost) / stride + 1);
+    } else if (type == "maxpool") {
+      const long window = s.integer("size", stride), pad = s.integer("padding", window - 1);
+      set_map(next, now_.c, slid(now_.h, window, stride, pad), slid(now_.w, window, stride, pad));
+    } else if (type == "avgpool") {
+      set_map(next, now_.c, 1, 1);
+    } else if (type == "crop") {
+      set_map(next, now_.c, s.integer("crop_height", 1), s.integer("crop_width", 1));
+    } else if (type == "reorg") {
+      shape_reorg(s, next);
+    } else if (type == "upsample") {
+      const long by = s.integer("stride", 2);
+      if (by == 0) return fail(s.line_of("stride"), "stride=0 is no good value; 2 doubles the map, -2 halves it");
+      by > 0 ? set_map(next, now_.c, now_.h * by, now_.w * by) : set_map(next, now_.c, now_.h / -by, now_.w / -by);
+    } else if (type == "route") {
+      return shape_route(s, next);
+    } else if (type == "shortcut") {
+      return shape_shortcut(s);
+    } else if (type == "connected") {
+      set_map(next, s.integer("output", 1), 1, 1);
+    } else if (type == "rnn" || type == "gru" || type == "lstm") {
+      set_flat(next, s.integer("output", 1));
+    } else if (type == "crnn") {
+      set_map(next, s.integer("output_filters", 1), now_.h, now_.w);
+    } else if (type == "dropout" && cfg_.layers.empty()) {
+      return fail(s.line, "[dropout] cannot be the first layer");
+    } else if (type == "yolo") {
+      return check_yolo(s);
+    } else if (type == "region") {
+      return check_region(s);
+    } else if (type == "detection") {
+      return check_detection(s);
+    } else if (type == "iseg") {
+      return expect_inputs(s, now_.w * now_.h * (s.integer("classes", 20) + s.integer("ids", 32)), "classes + ids channels");
+    }
+    return {};
+  }
+
+  void shape_reorg(const CfgSection& s, LayerShape& next) const {
+    const long stride = s.integer("stride", 1);
+    if (s.integer("reverse", 0))
+      set_map(next, now_.c / (stride * stride), now_.h * stride, now_.w * stride);
+    else
+      set_map(next, now_.c * stride * stride, now_.h / stride, now_.w / stride);
+    if (s.integer("extra", 0)) set_flat(next, now_.h * now_.w * now_.c + s.integer("extra", 0));
+  }
+
+  base::Result<const LayerShape*> source(const CfgSection& s, std::string_view key, long index) const {
+    const long here = static_cast<long>(cfg_.layers.size());
+    const long absolute = index < 0 ? here + index : index;
+    if (absolute < 0 || absolute >= here)
+      return fail(s.line_of(key), "{}={} points to layer {}, but only layers 0 to {} come before this one (layer {})", key, index, absolute,
+                  here - 1, here);
+    return &cfg_.layers[static_cast<std::size_t>(absolute)];
+  }
+
+  base::Status shape_route(const CfgSection& s, LayerShape& next) {
+    const CfgOption* layers = s.find("layers");
+    if (!layers) return fail(s.line, "[route] needs layers=");
+    long channels = 0, outputs = 0;
+    const LayerShape* first = nullptr;
+    for (const std::string& part : split(layers->value, ',')) {
+      TESSERA_ASSIGN(const LayerShape* from, source(s, "layers", *to_integer(part)));
+      if (!first) first = from;
+      if (from->h != first->h || from->w != first->w)
+        return fail(layers->line, "layers={} joins maps of {}x{} and {}x{}; they must have the same size", layers->value, first->w,
+                    first->h, from->w, from->h);
+      channels += from->c;
+      outputs += from->outputs;
+    }
+    next.c = channels;
+    next.h = first->h;
+    next.w = first->w;
+    next.outputs = outputs;
+    return {};
+  }
+
+  base::Status shape_shortcut(const CfgSection& s) const {
+    const CfgOption* from = s.find("from");
+    if (!from) return fail(s.line, "[shortcut] needs from=");
+    TESSERA_ASSIGN(const LayerShape* other, source(s, "from", *to_integer(from->value)));
+    const bool ok = other->w > 0 && now_.w > 0 &&
+                    (other->w >= now_.w ? other->w / now_.w == other->h / now_.h : now_.w / other->w == now_.h / other->h);
+    if (!ok)
+      return fail(from->line,
+                  "from={} adds a map of {}x{} to one of {}x{}; one side must be the same multiple of the other in "
+                  "both directions",
+                  from->value, other->w, other->h, now_.w, now_.h);
+    return {};
+  }
+
+  base::Status take_classes(const CfgSection& s, long classes) {
+    if (cfg_.classes && cfg_.classes != classes)
+      return fail(s.line_of("classes"), "classes={} differs from classes={} on line {}; all heads must have the same", classes,
+                  cfg_.classes, cfg_.classes_line);
+    cfg_.classes = static_cast<int>(classes);
+    cfg_.classes_line = s.line_of("classes");
+    return {};
+  }
+
+  base::Status check_boxes(const CfgSection& s, long most) const {
+    const CfgOption* max = s.find("max");
+    if (max && *to_integer(max->value) > most)
+      return fail(max->line, "max={} is more than the {} boxes per image [{}] can hold; write max={}", max->value, most, s.name, most);
+    return {};
+  }
+
+  base::Status check_anchors(const CfgSection& s, long num) const {
+    const CfgOption* anchors = s.find("anchors");
+    if (!anchors) return {};
+    const std::size_t count = split(anchors->value, ',').size();
+    if (count != static_cast<std::size_t>(2 * num))
+      return fail(anchors->line, "anchors= has {} numbers, but num={} needs {} (a width and a height each); change one", count, num,
+                  2 * num);
+    for (const std::string& value : split(anchors->value, ','))
+      if (!(*to_real(value) > 0)) return fail(anchors->line, "anchors= contains {}; every anchor must be larger than 0", value);
+    return {};
+  }
+
+  // `from` is the section whose filters= decide how many channels arrive here.
+  base::Status expect_channels(const CfgSection& s, long wanted, const std::string& why) const {
+    if (now_.c == wanted) return {};
+    const CfgSection& from = cfg_.file.sections[before_];
+    if (now_.type == "convolutional")
+      return fail(from.line_of("filters"), "filters={} does not fit [{}] on line {}: {}, so filters must be {}", now_.c, s.name, s.line,
+                  why, wanted);
+    return fail(s.line, "[{}] gets {} channels, but {}, so it needs {}", s.name, now_.c, why, wanted);
+  }
+
+  base::Status expect_inputs(const CfgSection& s, long wanted, const std::string& why) const {
+    if (now_.outputs == wanted) return {};
+    return fail(s.line, "[{}] gets {} values, but needs {} ({}); change the layer before it", s.name, now_.outputs, wanted, why);
+  }
+
+  base::Status check_yolo(const CfgSection& s) {
+    const long classes = s.integer("classes", 20), num = s.integer("num", 1);
+    long masks = num;
+    if (const CfgOption* mask = s.find("mask")) {
+      const std::vector<std::string> parts = split(mask->value, ',');
+      masks = static_cast<long>(parts.size());
+      for (const std::string& part : parts)
+        if (*to_integer(part) < 0 || *to_integer(part) >= num)
+          return fail(mask->line, "mask={} names anchor {}, but num={} allows 0 to {}", mask->value, part, num, num - 1);
+    }
+    TESSERA_TRY(take_classes(s, classes));
+    TESSERA_TRY(check_anchors(s, num));
+    TESSERA_TRY(check_boxes(s, kYoloBoxes));
+    return expect_channels(s, masks * (classes + 5), fmt::format("mask has {} anchors and classes={}", masks, classes));
+  }
+
+  base::Status check_region(const CfgSection& s) {
+    const long classes = s.integer("classes", 20), num = s.integer("num", 1), coords = s.integer("coords", 4);
+    TESSERA_TRY(take_classes(s, classes));
+    TESSERA_TRY(check_anchors(s, num));
+    TESSERA_TRY(check_boxes(s, kRegionBoxes));
+    return expect_channels(s, num * (classes + coords + 1), fmt::format("num={}, classes={} and coords={}", num, classes, coords));
+  }
+
+  base::Status check_detection(const CfgSection& s) {
+    const long classes = s.integer("classes", 1), num = s.integer("num", 1), coords = s.integer("coords", 1), side = s.integer("side", 7);
+    TESSERA_TRY(take_classes(s, classes));
+    return expect_inputs(s, side * side * ((1 + coords) * num + classes), "side * side * ((1 + coords) * num + classes)");
+  }
+
+  Cfg cfg_;
+  LayerShape now_;
+  std::size_t before_ = 0;  // section index of the latest layer
+};
+
+}  // namespace
+
+base::Result<Cfg> check_cfg(CfgFile file) { return Checker(std::move(file)).run(); }
+
+}  // namespace tessera::darknet

@@ -1,0 +1,32 @@
+// A whole cfg, checked: sections in order, layers that fit each other, heads that fit their anchors and
+// classes. What upstream would find by an assert, a crash, or never, is found here with file and line.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/result.hpp"
+#include "cfg/cfg_file.hpp"
+#include "cfg/distributed_section.hpp"
+
+namespace tessera::darknet {
+
+// One layer as far as the check needs it. Channels are 0 where the output is no map (a flat vector).
+struct LayerShape {
+  std::string type;  // canonical section name
+  int line = 0;
+  long c = 0, h = 0, w = 0;
+  long outputs = 0;
+};
+
+struct Cfg {
+  CfgFile file;
+  DistributedSection distributed;
+  std::vector<LayerShape> layers;
+  int classes = 0;  // of the detection heads; 0 without one
+  int classes_line = 0;
+};
+
+[[nodiscard]] base::Result<Cfg> check_cfg(CfgFile file);
+
+}  // namespace tessera::darknet

@@ -1,0 +1,83 @@
+#include "cfg/cfg_file.hpp"
+
+#include <algorithm>
+
+#include "base/text.hpp"
+
+namespace tessera::darknet {
+
+const CfgOption* CfgSection::find(std::string_view key) const {
+  const auto found = std::find_if(options.begin(), options.end(), [&](const CfgOption& o) { return o.key == key; });
+  return found == options.end() ? nullptr : &*found;
+}
+
+long CfgSection::integer(std::string_view key, long fallback) const {
+  const CfgOption* option = find(key);
+  return option ? to_integer(option->value).value_or(fallback) : fallback;
+}
+
+double CfgSection::real(std::string_view key, double fallback) const {
+  const CfgOption* option = find(key);
+  return option ? to_real(option->value).value_or(fallback) : fallback;
+}
+
+std::string CfgSection::text(std::string_view key, std::string_view fallback) const {
+  const CfgOption* option = find(key);
+  return option ? option->value : std::string(fallback);
+}
+
+int CfgSection::line_of(std::string_view key) const {
+  const CfgOption* option = find(key);
+  return option ? option->line : line;
+}
+
+base::Result<CfgFile> parse_cfg(std::string path, const std::vector<std::string>& lines) {
+  CfgFile file{std::move(path), {}, {}};
+  for (std::size_t i = 0; i < lines.size(); ++i) {
+    const int number = static_cast<int>(i) + 1;
+    std::string_view raw = lines[i];
+    if (i == 0 && raw.starts_with("\xEF\xBB\xBF")) raw.remove_prefix(3);  // byte order mark
+    const std::string line = without_spaces(raw.substr(0, raw.find_first_of("#;")));
+    if (line.empty()) continue;
+    if (line.front() == '[') {
+      if (line.back() != ']' || line.size() < 3)
+        return base::error(base::ErrorCode::kInvalidArgument, "{}:{}: '{}' is no section; write [name]", file.path, number, line);
+      file.sections.push_back({line.substr(1, line.size() - 2), number, {}});
+      continue;
+    }
+    const std::size_t equals = line.find('=');
+    if (equals == std::string::npos || equals == 0 || equals + 1 == line.size())
+      return base::error(base::ErrorCode::kInvalidArgument, "{}:{}: '{}' is no option; write key=value", file.path, number, line);
+    if (file.sections.empty())
+      return base::error(base::ErrorCode::kInvalidArgument, "{}:{}: '{}' stands before the first section; start the file with [net]",
+                         file.path, number, line);
+    CfgSection& section = file.sections.back();
+    CfgOption option{line.substr(0, equals), line.substr(equals + 1), number};
+    if (const CfgOption* earlier = section.find(option.key)) {
+      file.warnings.push_back(fmt::format("{}:{}: '{}' was given on line {} already; {}={} counts", file.path, number, option.key,
+                                          earlier->line, option.key, earlier->value));
+      continue;
+    }
+    section.options.push_back(std::move(option));
+  }
+  if (file.sections.empty())
+    return base::error(base::ErrorCode::kInvalidArgument, "{}: has no sections; a cfg starts with [net]", file.path);
+  return file;
+}
+
+base::Result<CfgFile> read_cfg_file(const std::string& path) {
+  TESSERA_ASSIGN(const std::vector<std::string> lines, read_lines(path, "cfg"));
+  return parse_cfg(path, lines);
+}
+
+std::string upstream_text(const CfgFile& file) {
+  std::string text;
+  for (const CfgSection& section : file.sections) {
+    if (section.name == "distributed") continue;
+    text += fmt::format("[{}]\n", section.name);
+    for (const CfgOption& option : section.options) text += fmt::format("{}={}\n", option.key, option.value);
+  }
+  return text;
+}
+
+}  // namespace tessera::darknet

@@ -1,0 +1,271 @@
+#include "cfg/cfg_keys.hpp"
+
+#include <algorithm>
+#include <array>
+#include <string>
+#include <vector>
+
+#include "base/text.hpp"
+
+namespace tessera::darknet {
+namespace {
+
+using enum ValueKind;
+
+// Read by upstream for every layer.
+constexpr KeySpec kLayerKeys[] = {{"truth", kSwitch},          {"onlyforward", kSwitch}, {"stopbackward", kSwitch},
+                                  {"dontsave", kSwitch},       {"dontload", kSwitch},    {"numload", kCount},
+                                  {"dontloadscales", kSwitch}, {"learning_rate", kReal}, {"smooth", kReal}};
+
+constexpr KeySpec kNet[] = {{"batch", kPositive},
+                            {"subdivisions", kPositive},
+                            {"time_steps", kPositive},
+                            {"notruth", kSwitch},
+                            {"random", kSwitch},
+                            {"learning_rate", kReal},
+                            {"momentum", kReal},
+                            {"decay", kReal},
+                            {"adam", kSwitch},
+                            {"B1", kReal},
+                            {"B2", kReal},
+                            {"eps", kReal},
+                            {"width", kPositive},
+                            {"height", kPositive},
+                            {"channels", kPositive},
+                            {"inputs", kCount},
+                            {"max_crop", kCount},
+                            {"min_crop", kCount},
+                            {"max_ratio", kReal},
+                            {"min_ratio", kReal},
+                            {"center", kSwitch},
+                            {"clip", kReal},
+                            {"angle", kReal},
+                            {"aspect", kReal},
+                            {"saturation", kReal},
+                            {"exposure", kReal},
+                            {"hue", kReal},
+                            {"policy", kPolicy},
+                            {"burn_in", kCount},
+                            {"power", kReal},
+                            {"step", kPositive},
+                            {"scale", kReal},
+                            {"steps", kIntegers},
+                            {"scales", kReals},
+                            {"gamma", kReal},
+                            {"max_batches", kCount}};
+constexpr KeySpec kConvolutional[] = {{"filters", kPositive}, {"size", kPositive},   {"stride", kPositive},        {"pad", kCount},
+                                      {"padding", kCount},    {"groups", kPositive}, {"activation", kActivation},  {"binary", kSwitch},
+                                      {"xnor", kSwitch},      {"flipped", kSwitch},  {"batch_normalize", kSwitch}, {"dot", kReal}};
+constexpr KeySpec kDeconvolutional[] = {{"filters", kPositive}, {"size", kPositive},         {"stride", kPositive},       {"pad", kCount},
+                                        {"padding", kCount},    {"activation", kActivation}, {"batch_normalize", kSwitch}};
+constexpr KeySpec kLocal[] = {
+    {"filters", kPositive}, {"size", kPositive}, {"stride", kPositive}, {"pad", kCount}, {"activation", kActivation}};
+constexpr KeySpec kActivationSection[] = {{"activation", kActivation}};
+constexpr KeySpec kRnn[] = {{"output", kPositive}, {"activation", kActivation}, {"batch_normalize", kSwitch}, {"shortcut", kSwitch}};
+constexpr KeySpec kGru[] = {{"output", kPositive}, {"batch_normalize", kSwitch}, {"tanh", kSwitch}};
+constexpr KeySpec kLstm[] = {{"output", kPositive}, {"batch_normalize", kSwitch}};
+constexpr KeySpec kCrnn[] = {{"output_filters", kPositive},
+                             {"hidden_filters", kPositive},
+                             {"activation", kActivation},
+                             {"batch_normalize", kSwitch},
+                             {"shortcut", kSwitch}};
+constexpr KeySpec kConnected[] = {{"output", kPositive}, {"activation", kActivation}, {"batch_normalize", kSwitch}};
+constexpr KeySpec kSoftmax[] = {{"groups", kPositive}, {"temperature", kReal}, {"tree", kText}, {"spatial", kReal}, {"noloss", kSwitch}};
+constexpr KeySpec kYolo[] = {{"classes", kPositive},  {"num", kPositive},  {"mask", kIntegers}, {"max", kPositive},
+                             {"jitter", kReal},       {"anchors", kReals}, {"map", kText},      {"ignore_thresh", kReal},
+                             {"truth_thresh", kReal}, {"random", kSwitch}};
+constexpr KeySpec kRegion[] = {{"classes", kPositive},    {"coords", kPositive}, {"num", kPositive},      {"log", kSwitch},
+                               {"sqrt", kSwitch},         {"softmax", kSwitch},  {"background", kSwitch}, {"max", kPositive},
+                               {"jitter", kReal},         {"rescore", kSwitch},  {"thresh", kReal},       {"classfix", kInteger},
+                               {"absolute", kSwitch},     {"random", kSwitch},   {"coord_scale", kReal},  {"object_scale", kReal},
+                               {"noobject_scale", kReal}, {"mask_scale", kReal}, {"class_scale", kReal},  {"bias_match", kSwitch},
+                               {"tree", kText},           {"map", kText},        {"anchors", kReals}};
+constexpr KeySpec kDetection[] = {{"classes", kPositive}, {"coords", kPositive},  {"num", kPositive},      {"side", kPositive},
+                                  {"rescore", kSwitch},   {"softmax", kSwitch},   {"sqrt", kSwitch},       {"max", kPositive},
+                                  {"forced", kSwitch},    {"coord_scale", kReal}, {"object_scale", kReal}, {"noobject_scale", kReal},
+                                  {"class_scale", kReal}, {"jitter", kReal},      {"random", kSwitch},     {"reorg", kSwitch}};
+constexpr KeySpec kIseg[] = {{"classes", kPositive}, {"ids", kPositive}};
+constexpr KeySpec kCost[] = {{"type", kCostType}, {"scale", kReal}, {"ratio", kReal}, {"noobj", kReal}, {"thresh", kReal}};
+constexpr KeySpec kCrop[] = {{"crop_height", kPositive}, {"crop_width", kPositive}, {"flip", kSwitch}, {"angle", kReal},
+                             {"saturation", kReal},      {"exposure", kReal},       {"shift", kReal},  {"noadjust", kSwitch}};
+constexpr KeySpec kReorg[] = {{"stride", kPositive}, {"reverse", kSwitch}, {"flatten", kSwitch}, {"extra", kCount}};
+constexpr KeySpec kMaxpool[] = {{"size", kPositive}, {"stride", kPositive}, {"padding", kCount}};
+constexpr KeySpec kDropout[] = {{"probability", kReal}};
+constexpr KeySpec kNormalization[] = {{"alpha", kReal}, {"beta", kReal}, {"kappa", kReal}, {"size", kPositive}};
+constexpr KeySpec kShortcut[] = {{"from", kInteger}, {"activation", kActivation}, {"alpha", kReal}, {"beta", kReal}};
+constexpr KeySpec kRoute[] = {{"layers", kIntegers}};
+constexpr KeySpec kUpsample[] = {{"stride", kInteger}, {"scale", kReal}};
+// Their values are judged by plugins/distributed/settings.cpp, which gives them meaning.
+constexpr KeySpec kDistributed[] = {
+    {"layers", kText},    {"workers", kText}, {"grid", kText}, {"forward_groups", kText}, {"backward_groups", kText}, {"channels", kText},
+    {"memory_mb", kText}, {"threads", kText}, {"wire", kText}, {"recompute", kText},      {"boundary_first", kText},  {"backend", kText}};
+constexpr std::span<const KeySpec> kNoKeys;
+
+constexpr SectionSpec kSections[] = {
+    {"net", "network", kNet},
+    {"convolutional", "conv", kConvolutional},
+    {"deconvolutional", "deconv", kDeconvolutional},
+    {"local", "", kLocal},
+    {"activation", "", kActivationSection},
+    {"logistic", "", kNoKeys},
+    {"l2norm", "", kNoKeys},
+    {"rnn", "", kRnn},
+    {"gru", "", kGru},
+    {"lstm", "", kLstm},
+    {"crnn", "", kCrnn},
+    {"connected", "conn", kConnected},
+    {"softmax", "soft", kSoftmax},
+    {"yolo", "", kYolo},
+    {"region", "", kRegion},
+    {"detection", "", kDetection},
+    {"iseg", "", kIseg},
+    {"cost", "", kCost},
+    {"crop", "", kCrop},
+    {"reorg", "", kReorg},
+    {"maxpool", "max", kMaxpool},
+    {"avgpool", "avg", kNoKeys},
+    {"dropout", "", kDropout},
+    {"normalization", "lrn", kNormalization},
+    {"batchnorm", "", kNoKeys},
+    {"shortcut", "", kShortcut},
+    {"route", "", kRoute},
+    {"upsample", "", kUpsample},
+    {"distributed", "", kDistributed},
+};
+
+constexpr std::string_view kActivations[] = {"linear", "leaky", "relu", "logistic", "tanh",  "elu",     "selu",
+                                             "loggy",  "relie", "ramp", "plse",     "stair", "hardtan", "lhtan"};
+constexpr std::string_view kPolicies[] = {"constant", "step", "steps", "exp", "poly", "sigmoid", "random"};
+constexpr std::string_view kCosts[] = {"sse", "masked", "L1", "seg", "smooth", "wgan"};
+
+// Options of other Darknets, and why leaving them out silently would be wrong.
+struct ForeignKey {
+  std::string_view section, key, advice;
+};
+constexpr ForeignKey kForeign[] = {
+    {"yolo", "scale_x_y", "it changes how boxes are decoded; remove it (then it is 1) and train again"},
+    {"region", "scale_x_y", "it changes how boxes are decoded; remove it (then it is 1) and train again"},
+    {"route", "groups", "only whole layers can be routed; use another network"},
+    {"route", "group_id", "only whole layers can be routed; use another network"},
+    {"convolutional", "dilation", "dilated convolutions are not supported; remove it"},
+    {"convolutional", "antialiasing", "it adds a layer; remove it"},
+    {"shortcut", "weights_type", "weighted shortcuts are not supported; remove it"},
+    {"yolo", "new_coords", "it changes how boxes are decoded; use another network"},
+    {"net", "mosaic", "this augmentation is not supported; remove it"},
+    {"net", "letter_box", "images are always letterboxed here; remove it"},
+};
+
+// Left over in cfgs that upstream ships; they mean nothing to it.
+struct LeftoverKey {
+  std::string_view section, key;
+};
+constexpr LeftoverKey kLeftover[] = {{"net", "seen"}, {"rnn", "hidden"}};
+
+bool is_leftover(const SectionSpec& spec, const CfgOption& option) {
+  return std::any_of(std::begin(kLeftover), std::end(kLeftover),
+                     [&](const LeftoverKey& one) { return one.section == spec.name && one.key == option.key; });
+}
+
+std::string one_of(std::span<const std::string_view> names) {
+  std::string text;
+  for (const std::string_view name : names) text += (text.empty() ? "" : ", ") + std::string(name);
+  return text;
+}
+
+bool contains(std::span<const std::string_view> names, const std::string& value) {
+  return std::find(names.begin(), names.end(), value) != names.end();
+}
+
+bool all_parts(const std::string& value, auto&& accepts) {
+  const std::vector<std::string> parts = split(value, ',');
+  return std::all_of(parts.begin(), parts.end(), accepts);
+}
+
+// Empty when `value` is good, else what it should be.
+std::string wanted(ValueKind kind, const std::string& value) {
+  const auto whole = to_integer(value);
+  const auto at_least = [&](long least) { return whole && *whole >= least && *whole <= 2000000000; };
+  const auto integer = [](const std::string& part) { return to_integer(part).has_value(); };
+  switch (kind) {
+    case kInteger:
+      return whole ? "" : "a whole number";
+    case kPositive:
+      return at_least(1) ? "" : "a whole number of at least 1";
+    case kCount:
+      return at_least(0) ? "" : "a whole number of at least 0";
+    case kSwitch:
+      return whole && (*whole == 0 || *whole == 1) ? "" : "0 or 1";
+    case kReal:
+      return to_real(value) ? "" : "a number";
+    case kIntegers:
+      return all_parts(value, integer) ? "" : "whole numbers with commas between";
+    case kReals:
+      return all_parts(value, [](const std::string& part) { return to_real(part).has_value(); }) ? "" : "numbers with commas between";
+    case kActivation:
+      return contains(kActivations, value) ? "" : "one of " + one_of(kActivations);
+    case kPolicy:
+      return contains(kPolicies, value) ? "" : "one of " + one_of(kPolicies);
+    case kCostType:
+      return contains(kCosts, value) ? "" : "one of " + one_of(kCosts);
+    case kText:
+      return "";
+  }
+  return "";
+}
+
+base::Status unknown_key(const CfgFile& file, const SectionSpec& spec, const CfgOption& option) {
+  for (const ForeignKey& foreign : kForeign)
+    if (foreign.section == spec.name && foreign.key == option.key)
+      return base::error(base::ErrorCode::kInvalidArgument, "{}:{}: [{}] has no key '{}': {}", file.path, option.line, spec.name,
+                         option.key, foreign.advice);
+  std::vector<std::string> names;
+  for (const KeySpec& key : spec.keys) names.emplace_back(key.name);
+  if (spec.keys.data() != kNet && spec.keys.data() != kDistributed)
+    for (const KeySpec& key : kLayerKeys) names.emplace_back(key.name);
+  const std::string near = nearest(option.key, names);
+  return base::error(base::ErrorCode::kInvalidArgument, "{}:{}: [{}] has no key '{}'{}", file.path, option.line, spec.name, option.key,
+                     near.empty() ? "; remove it (Darknet would ignore it silently)" : fmt::format("; did you mean '{}'?", near));
+}
+
+base::Status check_option(const CfgFile& file, const SectionSpec& spec, const CfgOption& option) {
+  const bool is_layer = spec.name != "net" && spec.name != "distributed";
+  const auto named = [&](const KeySpec& key) { return key.name == option.key; };
+  const KeySpec* key = std::find_if(spec.keys.begin(), spec.keys.end(), named).base();
+  if (key == spec.keys.data() + spec.keys.size()) {
+    key = std::find_if(std::begin(kLayerKeys), std::end(kLayerKeys), named);
+    if (!is_layer || key == std::end(kLayerKeys)) return unknown_key(file, spec, option);
+  }
+  const std::string form = wanted(key->kind, option.value);
+  if (form.empty()) return {};
+  return base::error(base::ErrorCode::kInvalidArgument, "{}:{}: {}={} is no good value; it must be {}", file.path, option.line, option.key,
+                     option.value, form);
+}
+
+}  // namespace
+
+const SectionSpec* find_section_spec(std::string_view name) {
+  for (const SectionSpec& spec : kSections)
+    if (spec.name == name || (!spec.alias.empty() && spec.alias == name)) return &spec;
+  return nullptr;
+}
+
+base::Status check_keys(CfgFile& file) {
+  for (CfgSection& section : file.sections) {
+    const SectionSpec* spec = find_section_spec(section.name);
+    if (!spec) {
+      std::vector<std::string> names;
+      for (const SectionSpec& known : kSections) names.emplace_back(known.name);
+      const std::string near = nearest(section.name, names);
+      return base::error(base::ErrorCode::kInvalidArgument, "{}:{}: there is no section [{}]{}", file.path, section.line, section.name,
+                         near.empty() ? "; this network cannot be built here" : fmt::format("; did you mean [{}]?", near));
+    }
+    for (const CfgOption& option : section.options)
+      if (is_leftover(*spec, option))
+        file.warnings.push_back(fmt::format("{}:{}: '{}' has no effect; remove it", file.path, option.line, option.key));
+    std::erase_if(section.options, [&](const CfgOption& option) { return is_leftover(*spec, option); });
+    for (const CfgOption& option : section.options) TESSERA_TRY(check_option(file, *spec, option));
+  }
+  return {};
+}
+
+}  // namespace tessera::darknet

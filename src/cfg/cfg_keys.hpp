@@ -1,0 +1,33 @@
+// Every section and key upstream's parser understands (its src/parser.c), and the [distributed] section's
+// (DESIGN §8), with the values each takes. What is not here would be ignored silently, so it is an error.
+#pragma once
+
+#include <span>
+#include <string_view>
+
+#include "base/result.hpp"
+#include "cfg/cfg_file.hpp"
+
+namespace tessera::darknet {
+
+enum class ValueKind { kInteger, kPositive, kCount, kSwitch, kReal, kIntegers, kReals, kActivation, kPolicy, kCostType, kText };
+
+struct KeySpec {
+  std::string_view name;
+  ValueKind kind;
+};
+
+struct SectionSpec {
+  std::string_view name;   // canonical, as in the messages
+  std::string_view alias;  // the short spelling, or ""
+  std::span<const KeySpec> keys;
+};
+
+// Nothing for a section Darknet does not know.
+const SectionSpec* find_section_spec(std::string_view name);
+
+// Sections, keys and the form of every value; the first mistake as `file:line: what; what to do`.
+// Keys of upstream's own cfgs that upstream itself ignores are taken out with a warning.
+[[nodiscard]] base::Status check_keys(CfgFile& file);
+
+}  // namespace tessera::darknet
