@@ -266,7 +266,7 @@ void Executor::forward_step(const Step& step) {
   const auto activation = activations_[at(step.node)];
   switch (step.op) {
     case Op::kConvolution:
-      convolution(step.node).forward(view(step.a), parameters(step.node).weights.data(), view(step.b), step.box);
+      convolution(step.node).forward(view(step.a), filters(step.node, step.box.c.begin), view(step.b), step.box);
       break;
     case Op::kBiasActivate:
       kernels::bias_activate(view(step.a), parameters(step.node).biases.data(), activation, step.box, pool_);
@@ -314,7 +314,8 @@ void Executor::backward_step(const Step& step) {
   const auto& layer = graph_[step.node];
   switch (step.op) {
     case Op::kConvolutionData:
-      convolution(step.node).backward_data(view(step.a), parameters(step.node).weights.data(), view(step.b), step.box, step.accumulate);
+      convolution(step.node).backward_data(view(step.a), filters(step.node, view(step.a).box.c.begin), view(step.b), step.box,
+                                           step.accumulate);
       break;
     case Op::kConvolutionWeights:
       convolution(step.node).backward_weights(view(step.a), view(step.b), step.box, gradients_.filters(step.node, step.box.c.begin).data());
@@ -510,6 +511,10 @@ kernels::NormParameters Executor::norm_parameters(int node) const {
   const bool test = mode_ == program::Mode::kTest;
   return {test ? p.rolling_mean.data() : n.mean.data(), test ? p.rolling_variance.data() : n.variance.data(), p.scales.data(),
           p.biases.data(), activations_[at(node)]};
+}
+
+const float* Executor::filters(int node, geometry::Index first) const {
+  return parameters(node).weights.data() + first * graph_.input_channels(node) * graph_[node].kernel * graph_[node].kernel;
 }
 
 template <typename T>

@@ -111,6 +111,7 @@ class Executor {
   base::Status receive_part(const program::Step& step, Mailbox& mailbox, std::span<std::byte> part, geometry::Index fields);
 
   const LayerParameters& parameters(int node) const { return parameters_.layers[static_cast<std::size_t>(node)]; }
+  const float* filters(int node, geometry::Index first) const;  // weights from this filter on
   kernels::NormParameters norm_parameters(int node) const;
   kernels::Convolution& convolution(int node) { return *convolutions_[static_cast<std::size_t>(node)]; }
   Norm& norm(int node) { return norms_[static_cast<std::size_t>(node)]; }

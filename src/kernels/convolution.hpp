@@ -68,12 +68,13 @@ class Convolution {
   virtual ~Convolution() = default;
 
   // output[compute] = convolution, overwritten. compute: box of the output (compute.c may be some channels only);
-  // output holds it. input holds all channels and the input windows of compute.y and compute.x.
+  // output holds it. input holds all channels and the input windows of compute.y and compute.x. `weights` begins with the
+  // filter compute.c.begin.
   virtual void forward(ConstFloatView input, const float* weights, FloatView output, const Box& compute) = 0;
 
   // delta_in[compute] = (or += when accumulate) gradient from the channels delta_out.box.c: all of them, or
   // some when the layer is cut along c and the caller adds up the partial results. compute: box of the input.
-  // delta_out holds the output windows of compute.y and compute.x. Darknet's own 1x1 layers overwrite: the caller
+  // delta_out holds the output windows of compute.y and compute.x. `weights` begins with the filter delta_out.box.c.begin. Darknet's own 1x1 layers overwrite: the caller
   // passes accumulate = false for them.
   virtual void backward_data(ConstFloatView delta_out, const float* weights, FloatView delta_in, const Box& compute, bool accumulate) = 0;
 

@@ -87,7 +87,7 @@ class BlasConvolution final : public Convolution {
     const Cut cut = cut_rows(compute, depth_);
     for_blocks(cut, compute, forward_floats(compute), [&](Index begin, Index end, Range filters, float* memory) {
       if (plain_) {
-        const Matrix left{weights + filters.begin * depth_, depth_};
+        const Matrix left{weights + (filters.begin - compute.c.begin) * depth_, depth_};
         plain_block(false, left, input, {0, shape_.in_c}, output, filters, compute, begin, end, false, memory);
       } else {
         forward_block(input, weights, output, compute, begin, end, filters, memory);
@@ -103,7 +103,7 @@ class BlasConvolution final : public Convolution {
     if (plain_) {
       const Cut cut = cut_rows(compute, filters.size());
       for_blocks(cut, compute, per_thread, [&](Index begin, Index end, Range channels, float* memory) {
-        const Matrix left{weights + filters.begin * depth_ + channels.begin, depth_};
+        const Matrix left{weights + channels.begin, depth_};
         plain_block(true, left, delta_out, filters, delta_in, channels, compute, begin, end, accumulate, memory);
       });
       return;
@@ -256,8 +256,8 @@ class BlasConvolution final : public Convolution {
       for_pieces(compute, begin, end, [&](Index n, Index y, Index rows, Index cell) {
         gather_columns(shape_, input, n, channels, y, rows, compute.x, memory + cell, cells);
       });
-      multiply(false, false, filters.size(), cells, channels.size() * taps_, {weights + filters.begin * depth_ + c * taps_, depth_},
-               {memory, cells}, c > 0, result, result_stride);
+      multiply(false, false, filters.size(), cells, channels.size() * taps_,
+               {weights + (filters.begin - compute.c.begin) * depth_ + c * taps_, depth_}, {memory, cells}, c > 0, result, result_stride);
     }
     if (direct) return;
     for_pieces(compute, begin, end, [&](Index n, Index y, Index rows, Index cell) {
@@ -303,8 +303,7 @@ class BlasConvolution final : public Convolution {
         } else {
           gather_rows(delta_out, n, filters, row, rows, x, memory + columns_floats(compute.c.size(), cells), cells);
         }
-        multiply(true, false, channels.size() * taps_, cells, filters.size(), {weights + filters.begin * depth_ + c * taps_, depth_}, right,
-                 false, memory, cells);
+        multiply(true, false, channels.size() * taps_, cells, filters.size(), {weights + c * taps_, depth_}, right, false, memory, cells);
         scatter_columns(shape_, memory, cells, delta_in, n, channels, row, rows, x, compute);
       }
       clear_until(compute.y.end);

@@ -313,7 +313,7 @@ class OnednnConvolution final : public Convolution {
   // The weights of a call in the layout of each of its pieces: packed into `memory`, or kept from an earlier call.
   std::vector<dnnl::memory> pack(const Call& call, const float* weights, Range filters, Range channels, std::byte* memory) {
     std::vector<dnnl::memory> by_layout;
-    const Plain values = plain_weights(weights + weight_offset(filters.begin, channels.begin), filters, channels);
+    const Plain values = plain_weights(weights + weight_offset(0, channels.begin), filters, channels);
     for (const auto& layout : call.layouts) {
       if (!keep_packed_) {
         by_layout.push_back(in(layout, memory));

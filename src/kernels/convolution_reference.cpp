@@ -19,7 +19,7 @@ class ReferenceConvolution final : public Convolution {
             for (int ky = 0; ky < shape_.kernel; ++ky)
               for (int kx = 0; kx < shape_.kernel; ++kx) {
                 const Index in_y = y * shape_.stride - shape_.pad + ky, in_x = x * shape_.stride - shape_.pad + kx;
-                if (in_image(in_y, in_x)) sum += static_cast<double>(weights[weight(k, c, ky, kx)]) * input.at(n, c, in_y, in_x);
+                if (in_image(in_y, in_x)) sum += static_cast<double>(weights[weight(k - compute.c.begin, c, ky, kx)]) * input.at(n, c, in_y, in_x);
               }
           output.at(n, k, y, x) = static_cast<float>(sum);
         }
@@ -39,7 +39,7 @@ class ReferenceConvolution final : public Convolution {
             for (Index out_y = rows.begin; out_y < rows.end; ++out_y)
               for (Index out_x = columns.begin; out_x < columns.end; ++out_x) {
                 const Index ky = y + shape_.pad - out_y * shape_.stride, kx = x + shape_.pad - out_x * shape_.stride;
-                sum += static_cast<double>(weights[weight(k, c, ky, kx)]) * delta_out.at(n, k, out_y, out_x);
+                sum += static_cast<double>(weights[weight(k - delta_out.box.c.begin, c, ky, kx)]) * delta_out.at(n, k, out_y, out_x);
               }
           delta_in.at(n, c, y, x) = static_cast<float>(sum);
         }
