@@ -28,8 +28,8 @@ const char* kind_name(OptionKind kind) {
 }
 
 bool has_kind(OptionKind kind, const std::string& value) {
-  if (kind == OptionKind::kInteger) return to_integer(value).has_value();
-  if (kind == OptionKind::kReal) return to_real(value).has_value();
+  if (kind == OptionKind::kInteger) return base::to_integer(value).has_value();
+  if (kind == OptionKind::kReal) return base::to_real(value).has_value();
   return true;
 }
 
@@ -54,7 +54,7 @@ base::Result<std::vector<std::string>> normalize(std::span<const std::string> wo
     if (!option) {
       std::vector<std::string> names;
       for (const OptionSpec& known : options) names.emplace_back(known.name);
-      const std::string near = nearest(name, names);
+      const std::string near = base::nearest(name, names);
       return base::error(base::ErrorCode::kInvalidArgument, "unknown option {}{}", word,
                          near.empty() ? "; `darknet help` lists all options" : fmt::format("; did you mean -{}?", near));
     }
@@ -78,7 +78,7 @@ base::Result<std::vector<std::string>> normalize(std::span<const std::string> wo
 }  // namespace
 
 std::string option_name(std::string_view word) {
-  if (word.size() < 2 || word[0] != '-' || to_real(word)) return "";
+  if (word.size() < 2 || word[0] != '-' || base::to_real(word)) return "";
   word.remove_prefix(word[1] == '-' ? 2 : 1);
   std::string name(word);
   const std::size_t end = std::min(name.find('='), name.size());

@@ -9,19 +9,20 @@
 #include "base/text.hpp"
 #include "cfg/data_file.hpp"
 #include "darknet/commands/commands.hpp"
+#include "darknet/commands/engines.hpp"
 #include "darknet/commands/test_inputs.hpp"
-#include "darknet/training/classifier_data.hpp"
-#include "darknet/training/engine.hpp"
+#include "darknet/commands/training_options.hpp"
 #include "darknet/training/preflight.hpp"
 #include "darknet/training/resume.hpp"
 #include "darknet/training/training_loop.hpp"
-#include "darknet/upstream/image_file.hpp"
+#include "data/classifier_data.hpp"
+#include "data/image_file.hpp"
 
 namespace tessera::darknet {
 namespace {
 
 // The list of texts that say a picture's class by its path: labels=, or names= where that is all there is.
-base::Result<std::vector<std::string>> read_labels_list(const DataFile& data, int outputs) {
+base::Result<std::vector<std::string>> read_labels_list(const cfg::DataFile& data, int outputs) {
   if (!data.tree.empty())
     return base::error(base::ErrorCode::kInvalidArgument, "{}: class trees are not supported; remove tree=", data.where("tree"));
   const std::string key = data.labels.empty() ? "names" : "labels";
@@ -29,7 +30,7 @@ base::Result<std::vector<std::string>> read_labels_list(const DataFile& data, in
   if (path.empty())
     return base::error(base::ErrorCode::kInvalidArgument,
                        "{}: has no labels=; add labels = FILE with one label per line, each a part of its pictures' paths", data.path);
-  TESSERA_ASSIGN(std::vector<std::string> labels, read_list(path, "list of labels"));
+  TESSERA_ASSIGN(std::vector<std::string> labels, base::read_list(path, "list of labels"));
   if (data.classes && static_cast<std::size_t>(data.classes) != labels.size())
     return base::error(base::ErrorCode::kInvalidArgument, "{}: {} has {} labels, but classes={}; make them equal", data.where(key), path,
                        labels.size(), data.classes);
@@ -50,12 +51,12 @@ base::Status check_classifier(const LoadedNetwork& loaded) {
 }
 
 // Every image must have one class; the first that has none is named.
-base::Status check_classes(const std::vector<std::string>& images, const std::vector<std::string>& labels, const DataFile& data,
+base::Status check_classes(const std::vector<std::string>& images, const std::vector<std::string>& labels, const cfg::DataFile& data,
                            const std::string& key) {
   std::size_t without = 0;
   const std::string* first = nullptr;
   for (const std::string& image : images)
-    if (class_of_path(image, labels) < 0 && without++ == 0) first = &image;
+    if (data::class_of_path(image, labels) < 0 && without++ == 0) first = &image;
   if (without == 0) return {};
   return base::error(base::ErrorCode::kInvalidArgument,
                      "{}: no label, or more than one, occurs in the path {} ({} of {} images); name folders or files after the labels",
@@ -85,14 +86,14 @@ base::Result<Accuracy> measure_accuracy(network* net, const std::vector<std::str
   std::vector<float> planes(static_cast<std::size_t>(3) * net->w * net->h);
   base::Status status;
   for (const std::string& path : images) {
-    const auto picture = read_image(path);
+    const auto picture = data::read_image(path);
     if (!picture) {
       status = tl::unexpected(picture.error());
       break;
     }
-    center_crop(*picture, net->w, net->h, planes.data());
+    data::center_crop(*picture, net->w, net->h, planes.data());
     const std::vector<std::size_t> best = best_classes(network_predict(net, planes.data()), labels.size(), top);
-    const auto wanted = static_cast<std::size_t>(class_of_path(path, labels));
+    const auto wanted = static_cast<std::size_t>(data::class_of_path(path, labels));
     ++accuracy.images;
     accuracy.first += best.front() == wanted;
     accuracy.among += std::find(best.begin(), best.end(), wanted) != best.end();
@@ -103,7 +104,7 @@ base::Result<Accuracy> measure_accuracy(network* net, const std::vector<std::str
   return accuracy;
 }
 
-base::Result<std::size_t> top_count(const Arguments& arguments, const DataFile& data, std::size_t classes) {
+base::Result<std::size_t> top_count(const Arguments& arguments, const cfg::DataFile& data, std::size_t classes) {
   const long count = arguments.integer("top", arguments.integer("t", data.top));
   if (count < 1) return base::error(base::ErrorCode::kInvalidArgument, "-top {}: must be at least 1", count);
   return std::min(static_cast<std::size_t>(count), classes);
@@ -113,8 +114,8 @@ base::Result<std::size_t> top_count(const Arguments& arguments, const DataFile& 
 
 base::Result<int> run_classifier_train(const Arguments& arguments) {
   const std::string cfg_path = arguments.operand(1);
-  TESSERA_ASSIGN(const DataFile data_file, read_data_file(arguments.operand(0)));
-  TESSERA_ASSIGN(const ResumePoint resume, find_resume_point(arguments.operand(2), arguments));
+  TESSERA_ASSIGN(const cfg::DataFile data_file, cfg::read_data_file(arguments.operand(0)));
+  TESSERA_ASSIGN(const ResumePoint resume, resume_point(arguments.operand(2), arguments));
   TESSERA_ASSIGN(LoadedNetwork loaded, load_network_file(cfg_path, resume.state.seed));
   network* net = loaded.net.get();
   TESSERA_TRY(check_classifier(loaded));
@@ -136,9 +137,9 @@ base::Result<int> run_classifier_train(const Arguments& arguments) {
   fmt::print("Learning Rate: {:g}, Momentum: {:g}, Decay: {:g}\n", net->learning_rate, net->momentum, net->decay);
 
   TESSERA_ASSIGN(const std::unique_ptr<Engine> engine, attach(net, loaded.cfg.distributed, engine_options(arguments, state.seed)));
-  const ClassifierAugmentation augmentation{net->min_ratio, net->max_ratio,  net->angle,    net->aspect,
-                                            net->hue,       net->saturation, net->exposure, net->center != 0};
-  ClassifierData samples(images, labels, augmentation, state.seed);
+  const data::ClassifierAugmentation augmentation{net->min_ratio, net->max_ratio,  net->angle,    net->aspect,
+                                                  net->hue,       net->saturation, net->exposure, net->center != 0};
+  data::ClassifierData samples(images, labels, augmentation, state.seed);
   const std::uint64_t rows = static_cast<std::uint64_t>(net->batch) * static_cast<std::uint64_t>(net->subdivisions);
 
   TrainingOptions options = training_options(arguments, data_file.backup, cfg_path, state.seed);
@@ -147,7 +148,7 @@ base::Result<int> run_classifier_train(const Arguments& arguments) {
   options.truth_columns = net->truths;
   options.multi_scale = net->random != 0;
   TrainingHooks hooks;
-  hooks.make = [&](std::uint64_t sample, const BatchShape& shape, float* input, float* truth) {
+  hooks.make = [&](std::uint64_t sample, const data::BatchShape& shape, float* input, float* truth) {
     return samples.make(sample, shape, input, truth);
   };
   hooks.problems = [&] {
@@ -166,7 +167,7 @@ base::Result<int> run_classifier_train(const Arguments& arguments) {
 }
 
 base::Result<int> run_classifier_valid(const Arguments& arguments) {
-  TESSERA_ASSIGN(const DataFile data_file, read_data_file(arguments.operand(0)));
+  TESSERA_ASSIGN(const cfg::DataFile data_file, cfg::read_data_file(arguments.operand(0)));
   TESSERA_ASSIGN(const LoadedNetwork loaded, load_network_for_test(arguments.operand(1), arguments.operand(2), arguments));
   TESSERA_TRY(check_classifier(loaded));
   TESSERA_ASSIGN(const std::vector<std::string> labels, read_labels_list(data_file, loaded.net->outputs));
@@ -178,17 +179,17 @@ base::Result<int> run_classifier_valid(const Arguments& arguments) {
 }
 
 base::Result<int> run_classifier_predict(const Arguments& arguments) {
-  TESSERA_ASSIGN(const DataFile data_file, read_data_file(arguments.operand(0)));
+  TESSERA_ASSIGN(const cfg::DataFile data_file, cfg::read_data_file(arguments.operand(0)));
   TESSERA_ASSIGN(const LoadedNetwork loaded, load_network_for_test(arguments.operand(1), arguments.operand(2), arguments));
   network* net = loaded.net.get();
   TESSERA_TRY(check_classifier(loaded));
-  TESSERA_ASSIGN(const std::vector<std::string> names, read_names(data_file, net->outputs));
+  TESSERA_ASSIGN(const std::vector<std::string> names, cfg::read_names(data_file, net->outputs));
   TESSERA_ASSIGN(const std::size_t top, top_count(arguments, data_file, names.size()));
   TESSERA_ASSIGN(const std::vector<std::string> images, images_to_test(arguments.operand(3), arguments));
   std::vector<float> planes(static_cast<std::size_t>(3) * net->w * net->h);
   for (const std::string& path : images) {
-    TESSERA_ASSIGN(const cv::Mat picture, read_image(path));
-    letterbox(picture, net->w, net->h, planes.data());
+    TESSERA_ASSIGN(const cv::Mat picture, data::read_image(path));
+    data::letterbox(picture, net->w, net->h, planes.data());
     const base::TimePoint start = base::Clock::now();
     const float* scores = network_predict(net, planes.data());
     fmt::print("{}: Predicted in {:.6f} seconds.\n", path, base::seconds_between(start, base::Clock::now()));

@@ -7,8 +7,8 @@
 #include "darknet/training/evaluate.hpp"
 #include "darknet/training/interrupt.hpp"
 #include "darknet/upstream/image_drawing.hpp"
-#include "darknet/upstream/image_file.hpp"
 #include "darknet/upstream/video.hpp"
+#include "data/image_file.hpp"
 
 namespace tessera::darknet {
 namespace {
@@ -59,11 +59,11 @@ base::Result<int> run_detector_demo(const Arguments& arguments) {
   double seconds = 0;
   while (!InterruptGuard::interrupted() && source->read(frame) && !frame.empty()) {
     const base::TimePoint start = base::Clock::now();
-    const std::vector<DetectedObject> objects = detect_objects(test.loaded.net.get(), frame, settings);
+    const std::vector<observe::DetectedObject> objects = detect_objects(test.loaded.net.get(), frame, settings);
     seconds += base::seconds_between(start, base::Clock::now());
     ++frames;
     fmt::print("frame {}: {} objects, {:.1f} frames/s\n", frames, objects.size(), seconds > 0 ? frames / seconds : 0);
-    for (const DetectedObject& object : objects)
+    for (const observe::DetectedObject& object : objects)
       fmt::print("{}: {:.0f}%\n", test.names[static_cast<std::size_t>(object.class_id)], 100 * object.score);
     std::fflush(stdout);
     draw_objects(frame, objects, test.names);
@@ -71,7 +71,7 @@ base::Result<int> run_detector_demo(const Arguments& arguments) {
       if (!target->isOpened()) TESSERA_TRY(open_target(out, frame, source->get(cv::CAP_PROP_FPS), *target));
       target->write(frame);
     }
-    if (!prefix.empty()) TESSERA_TRY(write_image(fmt::format("{}_{:08}.jpg", prefix, frames - 1), frame));
+    if (!prefix.empty()) TESSERA_TRY(data::write_image(fmt::format("{}_{:08}.jpg", prefix, frames - 1), frame));
     if (show && show_picture("demo", frame, 1)) break;
   }
   if (frames == 0)

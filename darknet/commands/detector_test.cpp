@@ -7,21 +7,21 @@
 #include "base/text.hpp"
 #include "cfg/data_file.hpp"
 #include "darknet/commands/commands.hpp"
+#include "darknet/commands/engines.hpp"
 #include "darknet/commands/test_inputs.hpp"
 #include "darknet/training/evaluate.hpp"
 #include "darknet/upstream/image_drawing.hpp"
-#include "darknet/upstream/image_file.hpp"
-#include "darknet/upstream/network_file.hpp"
+#include "data/image_file.hpp"
 
 namespace tessera::darknet {
 namespace {
 
 constexpr const char* kDefaultData = "cfg/coco.data";  // upstream's `detect` takes its names from there
 
-void print_objects(const std::string& path, double seconds, const cv::Mat& picture, const std::vector<DetectedObject>& objects,
+void print_objects(const std::string& path, double seconds, const cv::Mat& picture, const std::vector<observe::DetectedObject>& objects,
                    const std::vector<std::string>& names, bool boxes) {
   fmt::print("{}: Predicted in {:.6f} seconds.\n", path, seconds);
-  for (const DetectedObject& object : objects) {
+  for (const observe::DetectedObject& object : objects) {
     fmt::print("{}: {:.0f}%", names[static_cast<std::size_t>(object.class_id)], 100 * object.score);
     if (boxes)
       fmt::print("\t(left_x: {:4.0f}   top_y: {:4.0f}   width: {:4.0f}   height: {:4.0f})",
@@ -32,10 +32,10 @@ void print_objects(const std::string& path, double seconds, const cv::Mat& pictu
   std::fflush(stdout);
 }
 
-nlohmann::json to_json(int frame, const std::string& path, const std::vector<DetectedObject>& objects,
+nlohmann::json to_json(int frame, const std::string& path, const std::vector<observe::DetectedObject>& objects,
                        const std::vector<std::string>& names) {
   nlohmann::json list = nlohmann::json::array();
-  for (const DetectedObject& object : objects)
+  for (const observe::DetectedObject& object : objects)
     list.push_back({{"class_id", object.class_id},
                     {"name", names[static_cast<std::size_t>(object.class_id)]},
                     {"relative_coordinates",
@@ -44,11 +44,11 @@ nlohmann::json to_json(int frame, const std::string& path, const std::vector<Det
   return {{"frame_id", frame}, {"filename", path}, {"objects", list}};
 }
 
-base::Status save_labels(const std::string& image, const std::vector<DetectedObject>& objects) {
+base::Status save_labels(const std::string& image, const std::vector<observe::DetectedObject>& objects) {
   std::string text;
-  for (const DetectedObject& object : objects)
+  for (const observe::DetectedObject& object : objects)
     text += fmt::format("{} {:.6f} {:.6f} {:.6f} {:.6f}\n", object.class_id, object.box.x, object.box.y, object.box.w, object.box.h);
-  return write_file_atomically(std::filesystem::path(image).replace_extension(".txt").string(), text);
+  return base::write_file_atomically(std::filesystem::path(image).replace_extension(".txt").string(), text);
 }
 
 base::Result<int> test_images(const Arguments& arguments, const LoadedNetwork& loaded, const std::vector<std::string>& names,
@@ -69,7 +69,7 @@ base::Result<int> test_images(const Arguments& arguments, const LoadedNetwork& l
   nlohmann::json frames = nlohmann::json::array();
   int failures = 0;
   for (const std::string& path : images) {
-    auto picture = read_image(path);
+    auto picture = data::read_image(path);
     if (!picture) {
       if (images.size() == 1) return tl::unexpected(picture.error());
       fmt::print(stderr, "darknet: {}; it is skipped\n", picture.error().message);
@@ -77,15 +77,15 @@ base::Result<int> test_images(const Arguments& arguments, const LoadedNetwork& l
       continue;
     }
     double seconds = 0;
-    const std::vector<DetectedObject> objects = detect_objects(net, *picture, settings, &seconds);
+    const std::vector<observe::DetectedObject> objects = detect_objects(net, *picture, settings, &seconds);
     print_objects(path, seconds, *picture, objects, names, arguments.has("ext_output"));
     frames.push_back(to_json(static_cast<int>(frames.size()) + 1, path, objects, names));
     if (arguments.has("save_labels")) TESSERA_TRY(save_labels(path, objects));
     draw_objects(*picture, objects, names);
-    TESSERA_TRY(write_image(picture_path, *picture));
+    TESSERA_TRY(data::write_image(picture_path, *picture));
     if (show && show_picture("predictions", *picture, 0)) break;
   }
-  if (json_out) TESSERA_TRY(write_file_atomically(out, frames.dump(1) + "\n"));
+  if (json_out) TESSERA_TRY(base::write_file_atomically(out, frames.dump(1) + "\n"));
   return failures > 0 ? kExitFailure : 0;
 }
 
@@ -108,8 +108,8 @@ base::Result<int> run_detect(const Arguments& arguments) {
   std::vector<std::string> names = numbered_names(loaded.cfg.classes);
   const std::string data_path = arguments.text("data", std::filesystem::exists(kDefaultData) ? kDefaultData : "");
   if (!data_path.empty()) {
-    TESSERA_ASSIGN(const DataFile data_file, read_data_file(data_path));
-    auto listed = read_names(data_file, loaded.cfg.classes);
+    TESSERA_ASSIGN(const cfg::DataFile data_file, cfg::read_data_file(data_path));
+    auto listed = cfg::read_names(data_file, loaded.cfg.classes);
     if (!listed && arguments.has("data")) return tl::unexpected(listed.error());
     if (listed) names = std::move(*listed);
   }

@@ -4,13 +4,14 @@
 
 #include "cfg/data_file.hpp"
 #include "darknet/commands/commands.hpp"
-#include "darknet/training/detection_data.hpp"
-#include "darknet/training/engine.hpp"
+#include "darknet/commands/engines.hpp"
+#include "darknet/commands/training_options.hpp"
 #include "darknet/training/evaluate.hpp"
 #include "darknet/training/preflight.hpp"
 #include "darknet/training/resume.hpp"
 #include "darknet/training/training_loop.hpp"
 #include "darknet/upstream/network_file.hpp"
+#include "data/detection_data.hpp"
 
 namespace tessera::darknet {
 namespace {
@@ -42,8 +43,8 @@ void append_line(const std::string& path, const std::string& line) {
 
 base::Result<int> run_detector_train(const Arguments& arguments) {
   const std::string cfg_path = arguments.operand(1);
-  TESSERA_ASSIGN(const DataFile data_file, read_data_file(arguments.operand(0)));
-  TESSERA_ASSIGN(const ResumePoint resume, find_resume_point(arguments.operand(2), arguments));
+  TESSERA_ASSIGN(const cfg::DataFile data_file, cfg::read_data_file(arguments.operand(0)));
+  TESSERA_ASSIGN(const ResumePoint resume, resume_point(arguments.operand(2), arguments));
   TESSERA_ASSIGN(LoadedNetwork loaded, load_network_file(cfg_path, resume.state.seed));
   network* net = loaded.net.get();
 
@@ -61,7 +62,7 @@ base::Result<int> run_detector_train(const Arguments& arguments) {
 
   TESSERA_ASSIGN(const std::unique_ptr<Engine> engine, attach(net, loaded.cfg.distributed, engine_options(arguments, state.seed)));
 
-  DetectionData samples(preflight.train, loaded.cfg.classes, {head->jitter, net->hue, net->saturation, net->exposure}, state.seed);
+  data::DetectionData samples(preflight.train, loaded.cfg.classes, {head->jitter, net->hue, net->saturation, net->exposure}, state.seed);
   TrainingOptions options = training_options(arguments, data_file.backup, cfg_path, state.seed);
   options.test_every = test_interval(arguments, preflight.train.size(),
                                      static_cast<std::uint64_t>(net->batch) * static_cast<std::uint64_t>(net->subdivisions));
@@ -69,23 +70,23 @@ base::Result<int> run_detector_train(const Arguments& arguments) {
   options.multi_scale = multi_scale;
 
   TrainingHooks hooks;
-  hooks.make = [&](std::uint64_t sample, const BatchShape& shape, float* input, float* truth) {
+  hooks.make = [&](std::uint64_t sample, const data::BatchShape& shape, float* input, float* truth) {
     return samples.make(sample, shape, input, truth);
   };
   hooks.problems = [&] {
     std::vector<std::string> lines;
-    for (const DetectionData::Problem& problem : samples.new_problems()) {
+    for (const data::DetectionData::Problem& problem : samples.new_problems()) {
       append_line(std::filesystem::path(problem.path).extension() == ".txt" ? "bad_label.list" : "bad.list", problem.message);
       lines.push_back(problem.message + "; another picture is taken instead");
     }
     return lines;
   };
   hooks.test = [&]() -> base::Result<double> {
-    PrecisionSettings settings;
+    observe::PrecisionSettings settings;
     settings.classes = loaded.cfg.classes;
     settings.iou_threshold = arguments.real("iou_thresh", settings.iou_threshold);
     settings.points = static_cast<int>(arguments.integer("points", settings.points));
-    TESSERA_ASSIGN(const Precision precision, evaluate_detector(net, preflight.valid, settings));
+    TESSERA_ASSIGN(const observe::Precision precision, evaluate_detector(net, preflight.valid, settings));
     return precision.mean_average_precision;
   };
 

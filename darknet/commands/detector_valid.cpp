@@ -8,13 +8,13 @@
 #include "darknet/commands/test_inputs.hpp"
 #include "darknet/training/evaluate.hpp"
 #include "darknet/training/preflight.hpp"
-#include "darknet/training/result_files.hpp"
+#include "observe/result_files.hpp"
 
 namespace tessera::darknet {
 namespace {
 
-base::Result<PrecisionSettings> precision_settings(const Arguments& arguments, int classes) {
-  PrecisionSettings settings;
+base::Result<observe::PrecisionSettings> precision_settings(const Arguments& arguments, int classes) {
+  observe::PrecisionSettings settings;
   settings.classes = classes;
   settings.iou_threshold = arguments.real("iou_thresh", settings.iou_threshold);
   settings.points = static_cast<int>(arguments.integer("points", settings.points));
@@ -26,9 +26,9 @@ base::Result<PrecisionSettings> precision_settings(const Arguments& arguments, i
   return settings;
 }
 
-void print_precision(const Precision& result, const PrecisionSettings& settings, const std::vector<std::string>& names) {
+void print_precision(const observe::Precision& result, const observe::PrecisionSettings& settings, const std::vector<std::string>& names) {
   for (std::size_t c = 0; c < result.classes.size(); ++c) {
-    const ClassPrecision& one = result.classes[c];
+    const observe::ClassPrecision& one = result.classes[c];
     if (one.objects == 0)
       fmt::print("class_id = {}, name = {}, no objects in the list\n", c, names[c]);
     else
@@ -50,11 +50,11 @@ void print_precision(const Precision& result, const PrecisionSettings& settings,
 base::Result<int> run_detector_map(const Arguments& arguments) {
   TESSERA_ASSIGN(const DetectorUnderTest test, load_detector_for_test(arguments));
   TESSERA_ASSIGN(const std::vector<std::string> images, read_image_list(test.data_file, "valid", test.data_file.valid));
-  TESSERA_ASSIGN(const PrecisionSettings settings, precision_settings(arguments, test.loaded.cfg.classes));
+  TESSERA_ASSIGN(const observe::PrecisionSettings settings, precision_settings(arguments, test.loaded.cfg.classes));
   DetectionSettings detection;
   detection.nms_threshold = static_cast<float>(arguments.real("nms", detection.nms_threshold));
   const base::TimePoint start = base::Clock::now();
-  TESSERA_ASSIGN(const Precision result, evaluate_detector(test.loaded.net.get(), images, settings, detection));
+  TESSERA_ASSIGN(const observe::Precision result, evaluate_detector(test.loaded.net.get(), images, settings, detection));
   fmt::print("{} images\n", images.size());
   print_precision(result, settings, test.names);
   fmt::print("Total Detection Time: {:.1f} Seconds\n", base::seconds_between(start, base::Clock::now()));
@@ -64,7 +64,7 @@ base::Result<int> run_detector_map(const Arguments& arguments) {
 base::Result<int> run_detector_recall(const Arguments& arguments) {
   TESSERA_ASSIGN(const DetectorUnderTest test, load_detector_for_test(arguments));
   TESSERA_ASSIGN(const std::vector<std::string> images, read_image_list(test.data_file, "valid", test.data_file.valid));
-  TESSERA_ASSIGN(const std::vector<TrueObject> objects, read_objects(images, test.loaded.cfg.classes));
+  TESSERA_ASSIGN(const std::vector<observe::TrueObject> objects, read_objects(images, test.loaded.cfg.classes));
   const double iou_threshold = arguments.real("iou_thresh", 0.5);
   DetectionSettings settings;
   settings.score_threshold = static_cast<float>(arguments.real("thresh", 0.001));  // upstream's for recall
@@ -74,12 +74,13 @@ base::Result<int> run_detector_recall(const Arguments& arguments) {
   std::size_t correct = 0, total = 0, proposals = 0;
   double iou_sum = 0;
   TESSERA_TRY(for_each_image(net, images, [&](PreparedImage& image) -> base::Status {
-    const std::vector<DetectedObject> found = detect_objects(net, image.planes.data(), image.width, image.height, settings);
+    const std::vector<observe::DetectedObject> found = detect_objects(net, image.planes.data(), image.width, image.height, settings);
     proposals += found.size();
-    for (const TrueObject& object : objects) {
+    for (const observe::TrueObject& object : objects) {
       if (object.image != image.index) continue;
       double best = 0;  // of any class: recall asks whether the place is found
-      for (const DetectedObject& detection : found) best = std::max(best, intersection_over_union(object.box, detection.box));
+      for (const observe::DetectedObject& detection : found)
+        best = std::max(best, observe::intersection_over_union(object.box, detection.box));
       ++total;
       iou_sum += best;
       correct += best > iou_threshold;
@@ -97,12 +98,12 @@ base::Result<int> run_detector_recall(const Arguments& arguments) {
 
 base::Result<int> run_detector_valid(const Arguments& arguments) {
   TESSERA_ASSIGN(const DetectorUnderTest test, load_detector_for_test(arguments));
-  const DataFile& data = test.data_file;
+  const cfg::DataFile& data = test.data_file;
   if (!data.map.empty())
     return base::error(base::ErrorCode::kInvalidArgument, "{}: map= is for class trees; run `darknet detector valid2`, which is upstream's",
                        data.where("map"));
   TESSERA_ASSIGN(const std::vector<std::string> images, read_image_list(data, "valid", data.valid));
-  TESSERA_ASSIGN(const std::unique_ptr<ResultWriter> writer, make_result_writer(data, test.names, arguments.text("out")));
+  TESSERA_ASSIGN(const std::unique_ptr<observe::ResultWriter> writer, observe::make_result_writer(data, test.names, arguments.text("out")));
   DetectionSettings settings;
   settings.score_threshold = static_cast<float>(arguments.real("thresh", settings.score_threshold));
   settings.hierarchy_threshold = static_cast<float>(arguments.real("hier", settings.hierarchy_threshold));

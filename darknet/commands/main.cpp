@@ -16,6 +16,7 @@
 
 namespace {
 
+using namespace tessera;
 using namespace tessera::darknet;
 using tessera::base::Result;
 
@@ -69,8 +70,8 @@ int unknown_command(const std::vector<std::string>& words) {
   }
   for (const UpstreamCommand& command : upstream_commands()) known.push_back(command.word);
   const std::string typed = words.size() > 1 ? first + " " + words[1] : first;
-  std::string near = nearest(typed, full);
-  if (near.empty() && followers.empty()) near = nearest(first, known);
+  std::string near = base::nearest(typed, full);
+  if (near.empty() && followers.empty()) near = base::nearest(first, known);
   std::string advice = "`darknet help` lists them";
   if (!near.empty())
     advice = fmt::format("did you mean `darknet {}`?", near);

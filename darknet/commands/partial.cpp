@@ -8,7 +8,7 @@ namespace tessera::darknet {
 
 base::Result<int> run_partial(const Arguments& arguments) {
   const std::string out = arguments.operand(2);
-  const auto count = to_integer(arguments.operand(3));
+  const auto count = base::to_integer(arguments.operand(3));
   TESSERA_ASSIGN(const LoadedNetwork loaded, load_network_file(arguments.operand(0), 0));
   network* net = loaded.net.get();
   if (!count || *count < 1 || *count > net->n)

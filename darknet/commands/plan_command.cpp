@@ -51,22 +51,22 @@ struct Outcome {
 };
 
 // Upstream allocates tensors for a whole batch while it parses; shapes need none.
-void shrink_batch(CfgFile& file) {
-  for (CfgOption& option : file.sections.front().options)
+void shrink_batch(cfg::CfgFile& file) {
+  for (cfg::CfgOption& option : file.sections.front().options)
     if (option.key == "batch" || option.key == "subdivisions") option.value = "1";
 }
 
 base::Result<Subject> read_subject(const Arguments& arguments) {
-  TESSERA_ASSIGN(CfgFile file, read_cfg_file(arguments.operand(0)));
-  TESSERA_ASSIGN(Cfg cfg, check_cfg(std::move(file)));
+  TESSERA_ASSIGN(cfg::CfgFile file, cfg::read_cfg_file(arguments.operand(0)));
+  TESSERA_ASSIGN(cfg::Cfg cfg, cfg::check_cfg(std::move(file)));
   Subject subject;
-  const CfgSection& net_section = cfg.file.sections.front();
+  const cfg::CfgSection& net_section = cfg.file.sections.front();
   subject.subdivisions = std::max(1L, net_section.integer("subdivisions", 1));
   subject.batch = arguments.integer("batch", net_section.integer("batch", 1) / subject.subdivisions);
   if (subject.batch < 1 || subject.batch > kMostImages)
     return base::error(ErrorCode::kInvalidArgument, "-batch {}: a pass takes 1 to {} images", subject.batch, kMostImages);
 
-  DistributedSection& section = cfg.distributed;
+  cfg::DistributedSection& section = cfg.distributed;
   section.file = cfg.file.path;
   if (arguments.has("workers")) section.settings.erase("workers");
   TESSERA_ASSIGN(subject.settings, distributed::read_settings(section));
@@ -76,7 +76,7 @@ base::Result<Subject> read_subject(const Arguments& arguments) {
   }
 
   shrink_batch(cfg.file);
-  TESSERA_ASSIGN(const auto plain, MemoryFile::create(upstream_text(cfg.file)));
+  TESSERA_ASSIGN(const auto plain, MemoryFile::create(cfg::upstream_text(cfg.file)));
   std::string plain_path = plain->path();
   const std::unique_ptr<network, NetworkDeleter> net(parse_network_cfg(plain_path.data()));
   TESSERA_ASSIGN(auto range, distributed::wrappable_range(*net, section.first_layer));

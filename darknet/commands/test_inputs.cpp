@@ -20,14 +20,14 @@ base::Status require_detector(const LoadedNetwork& loaded) {
 
 base::Result<DetectorUnderTest> load_detector_for_test(const Arguments& arguments) {
   DetectorUnderTest test;
-  TESSERA_ASSIGN(test.data_file, read_data_file(arguments.operand(0)));
+  TESSERA_ASSIGN(test.data_file, cfg::read_data_file(arguments.operand(0)));
   TESSERA_ASSIGN(test.loaded, load_network_for_test(arguments.operand(1), arguments.operand(2), arguments));
   TESSERA_TRY(require_detector(test.loaded));
-  const Cfg& cfg = test.loaded.cfg;
+  const cfg::Cfg& cfg = test.loaded.cfg;
   if (test.data_file.classes && test.data_file.classes != cfg.classes)
     return base::error(base::ErrorCode::kInvalidArgument, "{}:{}: classes={}, but {} says classes={}; make them equal", cfg.file.path,
                        cfg.classes_line, cfg.classes, test.data_file.where("classes"), test.data_file.classes);
-  TESSERA_ASSIGN(test.names, read_names(test.data_file, cfg.classes));
+  TESSERA_ASSIGN(test.names, cfg::read_names(test.data_file, cfg.classes));
   return test;
 }
 
@@ -39,7 +39,7 @@ base::Result<std::vector<std::string>> images_to_test(const std::string& image, 
                        arguments.positional.front());
   std::vector<std::string> images;
   for (std::string line; std::getline(std::cin, line);)
-    if (const std::string path = trimmed(line); !path.empty()) images.push_back(path);
+    if (const std::string path = base::trimmed(line); !path.empty()) images.push_back(path);
   if (images.empty())
     return base::error(base::ErrorCode::kInvalidArgument, "no image is given; name one after the weights, or list images on stdin");
   return images;

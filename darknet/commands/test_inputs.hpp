@@ -7,12 +7,12 @@
 #include "base/result.hpp"
 #include "cfg/data_file.hpp"
 #include "darknet/commands/arguments.hpp"
-#include "darknet/upstream/network_file.hpp"
+#include "darknet/commands/engines.hpp"
 
 namespace tessera::darknet {
 
 struct DetectorUnderTest {
-  DataFile data_file;
+  cfg::DataFile data_file;
   LoadedNetwork loaded;
   std::vector<std::string> names;
 };

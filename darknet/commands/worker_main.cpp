@@ -10,6 +10,7 @@
 
 namespace {
 
+using namespace tessera;
 using namespace tessera::darknet;
 
 // Takes the same command line as darknet, where the word `worker` may stand between options; it may be left out, too.

@@ -2,8 +2,6 @@
 // (plugins/distributed), or upstream's own code.
 #pragma once
 
-#include <ctime>
-
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -11,11 +9,12 @@
 #include <string>
 #include <vector>
 
-#include <darknet.h>
 #include "base/result.hpp"
 #include "cfg/distributed_section.hpp"
-#include "darknet/commands/arguments.hpp"
+#include "data/batch_loader.hpp"
 #include "observe/device_report.hpp"
+
+struct network;  // upstream's
 
 namespace tessera::darknet {
 
@@ -27,9 +26,6 @@ struct EngineOptions {
   std::string backend;        // of -backend: kStockBackend, a backend's name, "auto", or "" when it was not given
   std::string backend_cache;  // file that remembers measured choices of a backend; "": none
 };
-
-// From the command line.
-EngineOptions engine_options(const Arguments& arguments, std::uint64_t seed);
 
 // The backend that stands for upstream's own code.
 inline constexpr const char* kStockBackend = "stock";
@@ -48,8 +44,8 @@ class Engine {
   // as train_network() does. What can be recovered (a lost worker) is recovered inside. `next`: the batch that will be
   // trained after this one, if it is known when it is asked for; its pictures may travel to workers already. Rows are known
   // by their addresses, and must stay as they are until they are trained.
-  using NextBatch = std::function<std::optional<data>()>;
-  [[nodiscard]] virtual base::Result<float> train_batch(network* net, const data& batch, const NextBatch& next) = 0;
+  using NextBatch = std::function<std::optional<data::Batch>()>;
+  [[nodiscard]] virtual base::Result<float> train_batch(network* net, const data::Batch& batch, const NextBatch& next) = 0;
 
   // One entry per device, the coordinator first; counters cover the time since the previous call.
   virtual std::vector<observe::DeviceReport> device_reports() = 0;
@@ -59,20 +55,11 @@ class Engine {
   [[nodiscard]] virtual base::Status detach(network* net) = 0;
 };
 
-// Attaches an engine to a parsed network whose weights and momentum are loaded already. What a [distributed] section
-// does not wrap runs on our kernels in this process as far as it can; with kStockBackend everything runs on upstream's
-// train_network(). Says on stderr what runs where.
-[[nodiscard]] base::Result<std::unique_ptr<Engine>> attach(network* net, const DistributedSection& section, const EngineOptions& options);
-
 // While it lives, network_predict() and forward_network() for tests run on our kernels in this process, as far as
 // they can. The network must not be trained, resized or given another batch, and outlives it.
 class Inference {
  public:
   virtual ~Inference() = default;
 };
-
-// Attaches to a parsed network of batch 1 whose weights are loaded. Null when everything runs on upstream's code.
-[[nodiscard]] base::Result<std::unique_ptr<Inference>> attach_inference(network* net, const DistributedSection& section,
-                                                                        const EngineOptions& options);
 
 }  // namespace tessera::darknet

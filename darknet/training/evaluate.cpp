@@ -1,11 +1,13 @@
 #include "darknet/training/evaluate.hpp"
 
 #include <algorithm>
+#include <ctime>
 #include <future>
 #include <thread>
 
+#include <darknet.h>
 #include "base/clock.hpp"
-#include "darknet/upstream/image_file.hpp"
+#include "data/image_file.hpp"
 #include "data/label_file.hpp"
 
 namespace tessera::darknet {
@@ -25,9 +27,9 @@ class BatchOfOne {
 };
 
 base::Result<PreparedImage> prepare(int index, const std::string& path, int width, int height) {
-  TESSERA_ASSIGN(const cv::Mat picture, read_image(path));
+  TESSERA_ASSIGN(const cv::Mat picture, data::read_image(path));
   PreparedImage prepared{index, picture.cols, picture.rows, std::vector<float>(static_cast<std::size_t>(3) * width * height)};
-  letterbox(picture, width, height, prepared.planes.data());
+  data::letterbox(picture, width, height, prepared.planes.data());
   return prepared;
 }
 
@@ -41,8 +43,8 @@ const layer* detection_head(const network* net) {
   return nullptr;
 }
 
-std::vector<DetectedObject> detect_objects(network* net, float* planes, int image_width, int image_height,
-                                           const DetectionSettings& settings, double* seconds) {
+std::vector<observe::DetectedObject> detect_objects(network* net, float* planes, int image_width, int image_height,
+                                                    const DetectionSettings& settings, double* seconds) {
   const base::TimePoint start = base::Clock::now();
   network_predict(net, planes);
   if (seconds) *seconds = base::seconds_between(start, base::Clock::now());
@@ -51,19 +53,21 @@ std::vector<DetectedObject> detect_objects(network* net, float* planes, int imag
       get_network_boxes(net, image_width, image_height, settings.score_threshold, settings.hierarchy_threshold, nullptr, 1, &count);
   const int classes = detection_head(net)->classes;
   if (settings.nms_threshold > 0) do_nms_sort(found, count, classes, settings.nms_threshold);
-  std::vector<DetectedObject> objects;
+  std::vector<observe::DetectedObject> objects;
   for (int i = 0; i < count; ++i)
     for (int c = 0; found[i].objectness > 0 && c < classes; ++c)
       if (found[i].prob[c] > settings.score_threshold)
         objects.push_back({0, c, found[i].prob[c], {found[i].bbox.x, found[i].bbox.y, found[i].bbox.w, found[i].bbox.h}});
   free_detections(found, count);
-  std::stable_sort(objects.begin(), objects.end(), [](const DetectedObject& a, const DetectedObject& b) { return a.score > b.score; });
+  std::stable_sort(objects.begin(), objects.end(),
+                   [](const observe::DetectedObject& a, const observe::DetectedObject& b) { return a.score > b.score; });
   return objects;
 }
 
-std::vector<DetectedObject> detect_objects(network* net, const cv::Mat& picture, const DetectionSettings& settings, double* seconds) {
+std::vector<observe::DetectedObject> detect_objects(network* net, const cv::Mat& picture, const DetectionSettings& settings,
+                                                    double* seconds) {
   std::vector<float> planes(static_cast<std::size_t>(3) * net->w * net->h);
-  letterbox(picture, net->w, net->h, planes.data());
+  data::letterbox(picture, net->w, net->h, planes.data());
   return detect_objects(net, planes.data(), picture.cols, picture.rows, settings, seconds);
 }
 
@@ -83,15 +87,15 @@ base::Status for_each_image(const network* net, const std::vector<std::string>& 
   return {};
 }
 
-base::Result<std::vector<TrueObject>> read_objects(const std::vector<std::string>& images, int classes) {
-  std::vector<TrueObject> objects;
+base::Result<std::vector<observe::TrueObject>> read_objects(const std::vector<std::string>& images, int classes) {
+  std::vector<observe::TrueObject> objects;
   for (std::size_t i = 0; i < images.size(); ++i) {
-    const std::string path = label_path(images[i]);
-    const auto labels = read_labels(path);
+    const std::string path = data::label_path(images[i]);
+    const auto labels = data::read_labels(path);
     if (!labels && labels.error().code == base::ErrorCode::kNotFound) continue;  // an image without objects
     if (!labels) return tl::unexpected(labels.error());
-    for (const Label& label : *labels) {
-      if (const std::string mistake = label_mistake(label, classes); !mistake.empty())
+    for (const data::Label& label : *labels) {
+      if (const std::string mistake = data::label_mistake(label, classes); !mistake.empty())
         return base::error(base::ErrorCode::kInvalidArgument, "{}:{}: {}", path, label.line, mistake);
       objects.push_back({static_cast<int>(i), label.class_id, {label.x, label.y, label.w, label.h}});
     }
@@ -99,21 +103,21 @@ base::Result<std::vector<TrueObject>> read_objects(const std::vector<std::string
   return objects;
 }
 
-base::Result<Precision> evaluate_detector(network* net, const std::vector<std::string>& images, const PrecisionSettings& settings,
-                                          const DetectionSettings& detection) {
-  TESSERA_ASSIGN(const std::vector<TrueObject> objects, read_objects(images, settings.classes));
-  std::vector<DetectedObject> detections;
+base::Result<observe::Precision> evaluate_detector(network* net, const std::vector<std::string>& images,
+                                                   const observe::PrecisionSettings& settings, const DetectionSettings& detection) {
+  TESSERA_ASSIGN(const std::vector<observe::TrueObject> objects, read_objects(images, settings.classes));
+  std::vector<observe::DetectedObject> detections;
   {
     const BatchOfOne batch(net);
     TESSERA_TRY(for_each_image(net, images, [&](PreparedImage& image) -> base::Status {
-      for (DetectedObject& object : detect_objects(net, image.planes.data(), image.width, image.height, detection)) {
+      for (observe::DetectedObject& object : detect_objects(net, image.planes.data(), image.width, image.height, detection)) {
         object.image = image.index;
         detections.push_back(object);
       }
       return {};
     }));
   }
-  return measure_precision(objects, detections, settings);
+  return observe::measure_precision(objects, detections, settings);
 }
 
 }  // namespace tessera::darknet

@@ -12,7 +12,7 @@
 
 #include "base/clock.hpp"
 #include "base/text.hpp"
-#include "darknet/upstream/image_file.hpp"
+#include "data/image_file.hpp"
 #include "data/label_file.hpp"
 #include "observe/progress.hpp"
 
@@ -31,17 +31,17 @@ struct ImageFindings {
 ImageFindings check_image(const std::string& image, int classes) {
   ImageFindings found;
   found.done = true;
-  if (const auto size = read_image_size(image); !size) found.bad_image = size.error().message;
-  const std::string path = label_path(image);
-  const auto labels = read_labels(path);
+  if (const auto size = data::read_image_size(image); !size) found.bad_image = size.error().message;
+  const std::string path = data::label_path(image);
+  const auto labels = data::read_labels(path);
   if (!labels) {
     (labels.error().code == base::ErrorCode::kNotFound ? found.missing_label : found.bad_label) =
         labels.error().code == base::ErrorCode::kNotFound ? path : labels.error().message;
     return found;
   }
   found.objects = labels->size();
-  for (const Label& label : *labels) {
-    const std::string mistake = label_mistake(label, classes);
+  for (const data::Label& label : *labels) {
+    const std::string mistake = data::label_mistake(label, classes);
     if (mistake.empty()) continue;
     found.bad_label = fmt::format("{}:{}: {}", path, label.line, mistake);
     break;
@@ -53,13 +53,13 @@ base::Status write_bad_list(const std::string& path, const std::vector<std::stri
   if (lines.empty()) return {};
   std::string text;
   for (const std::string& line : lines) text += line + "\n";
-  return write_file_atomically(path, text);
+  return base::write_file_atomically(path, text);
 }
 
 std::string and_more(std::size_t count, const char* list) { return count > 1 ? fmt::format(" ({} such files, see {})", count, list) : ""; }
 
 // The findings that no training may start with.
-base::Status judge(const ListFindings& found, const DataFile& data, const std::string& key) {
+base::Status judge(const ListFindings& found, const cfg::DataFile& data, const std::string& key) {
   if (!found.bad_labels.empty())
     return base::error(base::ErrorCode::kInvalidArgument, "{}{}", found.bad_labels.front(),
                        and_more(found.bad_labels.size(), "bad_label.list"));
@@ -149,19 +149,19 @@ base::Status check_backup_folder(const std::string& folder, const std::string& w
   return {};
 }
 
-base::Result<std::vector<std::string>> read_image_list(const DataFile& data, const std::string& key, const std::string& path) {
+base::Result<std::vector<std::string>> read_image_list(const cfg::DataFile& data, const std::string& key, const std::string& path) {
   if (path.empty())
     return base::error(base::ErrorCode::kInvalidArgument, "{}: has no {}=; add {} = FILE with one image path per line", data.path, key,
                        key);
-  auto images = read_list(path, key + " list");
+  auto images = base::read_list(path, key + " list");
   if (!images) return base::error(images.error().code, "{}: {}", data.where(key), images.error().message);
   if (images->empty()) return base::error(base::ErrorCode::kInvalidArgument, "{}: {} lists no images", data.where(key), path);
   return images;
 }
 
 base::Result<PreflightResult> preflight_detector(const PreflightInput& input) {
-  const Cfg& cfg = *input.cfg;
-  const DataFile& data = *input.data;
+  const cfg::Cfg& cfg = *input.cfg;
+  const cfg::DataFile& data = *input.data;
   if (cfg.classes == 0)
     return base::error(base::ErrorCode::kInvalidArgument, "{}: has no [yolo], [region] or [detection] layer; a detector needs one",
                        cfg.file.path);
@@ -172,7 +172,7 @@ base::Result<PreflightResult> preflight_detector(const PreflightInput& input) {
 
   PreflightResult result;
   if (!data.names.empty()) {
-    TESSERA_ASSIGN(result.names, read_names(data, cfg.classes));
+    TESSERA_ASSIGN(result.names, cfg::read_names(data, cfg.classes));
   }
   TESSERA_ASSIGN(result.train, read_image_list(data, "train", data.train));
   if (input.with_map) {

@@ -26,8 +26,8 @@ struct ListFindings {
 ListFindings check_list(const std::vector<std::string>& images, int classes, double seconds);
 
 struct PreflightInput {
-  const Cfg* cfg = nullptr;
-  const DataFile* data = nullptr;
+  const cfg::Cfg* cfg = nullptr;
+  const cfg::DataFile* data = nullptr;
   bool with_map = false;
   std::uint64_t weights_bytes = 0;  // of one weights file
 };
@@ -47,6 +47,7 @@ struct PreflightResult {
 [[nodiscard]] base::Status check_backup_folder(const std::string& folder, const std::string& where, std::uint64_t bytes);
 
 // A list of images that is not empty; `where` (file:line) and `key` name it in errors.
-[[nodiscard]] base::Result<std::vector<std::string>> read_image_list(const DataFile& data, const std::string& key, const std::string& path);
+[[nodiscard]] base::Result<std::vector<std::string>> read_image_list(const cfg::DataFile& data, const std::string& key,
+                                                                     const std::string& path);
 
 }  // namespace tessera::darknet

@@ -6,21 +6,17 @@
 
 namespace tessera::darknet {
 
-base::Result<ResumePoint> find_resume_point(const std::string& weights, const Arguments& arguments) {
+base::Result<ResumePoint> find_resume_point(const std::string& weights, bool clear, std::optional<std::uint64_t> seed) {
   ResumePoint point;
   point.weights = weights;
-  if (!weights.empty() && !arguments.has("clear")) {
+  if (!weights.empty() && !clear) {
     const std::string path = sidecar_path(weights, ".state");
     if (std::filesystem::exists(path)) {
       TESSERA_ASSIGN(point.state, load_training_state(path));
       point.has_state = true;
     }
   }
-  if (arguments.has("seed")) {
-    const long seed = arguments.integer("seed", 1);
-    if (seed < 0) return base::error(base::ErrorCode::kInvalidArgument, "-seed {}: must not be negative", seed);
-    point.state.seed = static_cast<std::uint64_t>(seed);
-  }
+  if (seed) point.state.seed = *seed;
   return point;
 }
 

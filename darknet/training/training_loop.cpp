@@ -11,7 +11,7 @@
 #include <thread>
 
 #include "base/text.hpp"
-#include "darknet/commands/commands.hpp"
+#include "darknet/training/exit_codes.hpp"
 #include "darknet/training/interrupt.hpp"
 #include "darknet/upstream/weights_file.hpp"
 #include "darknet/upstream/weights_layout.hpp"
@@ -22,7 +22,7 @@
 namespace tessera::darknet {
 namespace {
 
-constexpr std::uint64_t kSaveEvery = 100, kTableEvery = 100, kResizeEvery = 10, kTestEvery = 100;
+constexpr std::uint64_t kSaveEvery = 100, kTableEvery = 100, kResizeEvery = 10;
 constexpr std::size_t kChartPoints = 4000;
 constexpr double kLiveSeconds = 0.5, kLiveSecondsInFile = 30;  // between two live lines: on a terminal, else
 
@@ -39,33 +39,16 @@ InputSize multi_scale_size(std::uint64_t seed, std::uint64_t iteration, std::uin
   const int step = std::min(cfg.width, cfg.height) < 128 ? 8 : 32;
   const int least = std::max(1, static_cast<int>(std::ceil(0.7 * cfg.width / step))),
             most = std::max(least, static_cast<int>(1.4 * cfg.width / step));
-  SampleRng rng(seed, iteration / kResizeEvery, 0x512E);
+  data::SampleRng rng(seed, iteration / kResizeEvery, 0x512E);
   const int width = step * (least + static_cast<int>(rng.below(static_cast<std::uint64_t>(most - least + 1))));
   const int height = std::max(step, step * static_cast<int>(std::lround(static_cast<double>(width) * cfg.height / cfg.width / step)));
   return {width, height};
 }
 
-TrainingOptions training_options(const Arguments& arguments, const std::string& backup, const std::string& cfg, std::uint64_t seed) {
-  TrainingOptions options;
-  options.backup = backup;
-  options.name = base_name(cfg);
-  options.log = arguments.text("log");
-  options.seed = seed;
-  options.loader_threads = static_cast<int>(std::clamp(std::thread::hardware_concurrency(), 1u, 8u));
-  options.verbose = arguments.has("verbose");
-  return options;
-}
-
-std::uint64_t test_interval(const Arguments& arguments, std::size_t images, std::uint64_t rows) {
-  if (!arguments.has("map")) return 0;
-  const std::uint64_t epoch = (images + rows - 1) / rows;
-  return static_cast<std::uint64_t>(std::max(1L, arguments.integer("map_every", static_cast<long>(std::max(kTestEvery, epoch)))));
-}
-
-base::Status check_resizable(const Cfg& cfg) {
+base::Status check_resizable(const cfg::Cfg& cfg) {
   static const std::vector<std::string> kResizable = {"convolutional", "crop",     "maxpool", "region",  "yolo",          "route",
                                                       "shortcut",      "upsample", "reorg",   "avgpool", "normalization", "cost"};
-  for (const LayerShape& layer : cfg.layers)
+  for (const cfg::LayerShape& layer : cfg.layers)
     if (std::find(kResizable.begin(), kResizable.end(), layer.type) == kResizable.end())
       return base::error(base::ErrorCode::kInvalidArgument,
                          "{}:{}: random=1 resizes the network, but [{}] has a fixed size; write random=0", cfg.file.path, layer.line,
@@ -102,7 +85,7 @@ base::Status TrainingLoop::open_log() {
   return {};
 }
 
-BatchShape TrainingLoop::shape_at(std::uint64_t iteration) const {
+data::BatchShape TrainingLoop::shape_at(std::uint64_t iteration) const {
   InputSize size{cfg_width_, cfg_height_};
   if (options_.multi_scale) size = multi_scale_size(options_.seed, iteration, static_cast<std::uint64_t>(net_->max_batches), size);
   return {net_->batch * net_->subdivisions, size.width, size.height, net_->c, options_.truth_columns};
@@ -160,10 +143,10 @@ base::Result<int> TrainingLoop::run_and_detach() {
 base::Result<bool> TrainingLoop::step() {
   const base::TimePoint start = base::Clock::now();
   const std::uint64_t before = get_current_batch(net_);
-  TESSERA_ASSIGN(const data batch, loader_->take());
+  TESSERA_ASSIGN(const data::Batch batch, loader_->take());
   if (before + 1 < static_cast<std::uint64_t>(net_->max_batches)) loader_->request(before + 1, shape_at(before + 1));
   for (const std::string& problem : hooks_.problems()) fmt::print(stderr, "warning: {}\n", problem);
-  TESSERA_TRY(resize_to(batch.w, batch.h));
+  TESSERA_TRY(resize_to(batch.shape.width, batch.shape.height));
 
   std::srand(static_cast<unsigned>(options_.seed + before));  // dropout: the same after a resume
   TESSERA_ASSIGN(const float loss, engine_.train_batch(net_, batch, [this] { return loader_->peek(); }));

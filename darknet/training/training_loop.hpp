@@ -13,10 +13,9 @@
 #include "base/clock.hpp"
 #include "base/result.hpp"
 #include "cfg/cfg_check.hpp"
-#include "darknet/commands/arguments.hpp"
-#include "darknet/training/batch_loader.hpp"
 #include "darknet/training/engine.hpp"
 #include "darknet/training/training_state.hpp"
+#include "data/batch_loader.hpp"
 
 namespace tessera::darknet {
 
@@ -36,7 +35,7 @@ struct TrainingOptions {
 // `make` fills samples; `problems` hands out one-line messages of the loader since the last call; `test` returns the
 // current precision in 0..1 on the network as it is (the network has its cfg size then).
 struct TrainingHooks {
-  MakeSample make;
+  data::MakeSample make;
   std::function<std::vector<std::string>()> problems;
   std::function<base::Result<double>()> test;
 };
@@ -58,7 +57,7 @@ class TrainingLoop {
   };
 
   base::Status open_log();
-  BatchShape shape_at(std::uint64_t iteration) const;
+  data::BatchShape shape_at(std::uint64_t iteration) const;
   base::Status resize_to(int width, int height);
   base::Result<bool> step();
   void report(std::uint64_t iteration, float loss, double rate, double seconds);
@@ -76,7 +75,7 @@ class TrainingLoop {
   TrainingHooks hooks_;
   TrainingState state_;
   std::unique_ptr<std::FILE, LogCloser> log_;
-  std::optional<BatchLoader> loader_;
+  std::optional<data::BatchLoader> loader_;
   int cfg_width_, cfg_height_;
   std::uint64_t first_iteration_ = 0;
   std::string last_saved_;  // what to go back to
@@ -92,14 +91,8 @@ struct InputSize {
 };
 InputSize multi_scale_size(std::uint64_t seed, std::uint64_t iteration, std::uint64_t iterations, InputSize cfg);
 
-// What both trainers take from the command line.
-TrainingOptions training_options(const Arguments& arguments, const std::string& backup, const std::string& cfg, std::uint64_t seed);
-
-// Iterations between two tests with -map: an epoch, at least 100, or -map_every. 0 without -map.
-std::uint64_t test_interval(const Arguments& arguments, std::size_t images, std::uint64_t rows);
-
 // random=1 needs layers that upstream's resize_network() knows.
-[[nodiscard]] base::Status check_resizable(const Cfg& cfg);
+[[nodiscard]] base::Status check_resizable(const cfg::Cfg& cfg);
 
 // Upper bound of what one weights file of this network has.
 std::uint64_t weights_bytes(const network* net);

@@ -64,7 +64,7 @@ base::Result<TrainingState> parse_training_state(const std::string& text, const 
 }
 
 base::Status save_training_state(const TrainingState& state, const std::string& path) {
-  return write_file_atomically(path, to_json(state));
+  return base::write_file_atomically(path, to_json(state));
 }
 
 base::Result<TrainingState> load_training_state(const std::string& path) {

@@ -31,12 +31,12 @@ void draw_label(cv::Mat& picture, const std::string& text, cv::Point corner, con
 
 }  // namespace
 
-void draw_objects(cv::Mat& picture, std::span<const DetectedObject> objects, const std::vector<std::string>& names) {
+void draw_objects(cv::Mat& picture, std::span<const observe::DetectedObject> objects, const std::vector<std::string>& names) {
   const int thickness = std::max(1, picture.rows / 200);
   const double scale = std::clamp(picture.rows / 900.0, 0.35, 1.2);
   // Weakest first, so that the strongest lie on top.
   for (std::size_t i = objects.size(); i-- > 0;) {
-    const DetectedObject& object = objects[i];
+    const observe::DetectedObject& object = objects[i];
     const auto pixel = [](double relative, int side) { return std::clamp(static_cast<int>(relative * side), 0, side - 1); };
     const cv::Point top_left(pixel(object.box.x - object.box.w / 2, picture.cols), pixel(object.box.y - object.box.h / 2, picture.rows));
     const cv::Point bottom_right(pixel(object.box.x + object.box.w / 2, picture.cols),

@@ -7,12 +7,12 @@
 #include <string>
 #include <vector>
 
-#include "darknet/training/average_precision.hpp"
+#include "observe/average_precision.hpp"
 
 namespace tessera::darknet {
 
 // Draws a frame and "name 87%" for every detection, boxes relative to the picture; each class has its colour.
-void draw_objects(cv::Mat& picture, std::span<const DetectedObject> objects, const std::vector<std::string>& names);
+void draw_objects(cv::Mat& picture, std::span<const observe::DetectedObject> objects, const std::vector<std::string>& names);
 
 // Is there a display to open windows on? OpenCV's window library ends the process where there is none.
 bool display_available();

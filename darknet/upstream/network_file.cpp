@@ -33,9 +33,9 @@ MemoryFile::~MemoryFile() { ::close(handle_); }
 std::string MemoryFile::path() const { return fmt::format("/proc/self/fd/{}", handle_); }
 
 base::Result<LoadedNetwork> load_network_file(const std::string& path, std::uint64_t seed) {
-  TESSERA_ASSIGN(CfgFile file, read_cfg_file(path));
-  TESSERA_ASSIGN(Cfg cfg, check_cfg(std::move(file)));
-  TESSERA_ASSIGN(const std::unique_ptr<MemoryFile> plain, MemoryFile::create(upstream_text(cfg.file)));
+  TESSERA_ASSIGN(cfg::CfgFile file, cfg::read_cfg_file(path));
+  TESSERA_ASSIGN(cfg::Cfg cfg, cfg::check_cfg(std::move(file)));
+  TESSERA_ASSIGN(const std::unique_ptr<MemoryFile> plain, MemoryFile::create(cfg::upstream_text(cfg.file)));
   for (const std::string& warning : cfg.file.warnings) fmt::print(stderr, "warning: {}\n", warning);
   std::srand(static_cast<unsigned>(seed));  // upstream draws weights with rand()
   std::string plain_path = plain->path();
@@ -43,18 +43,6 @@ base::Result<LoadedNetwork> load_network_file(const std::string& path, std::uint
   loaded.cfg = std::move(cfg);
   loaded.net.reset(parse_network_cfg(plain_path.data()));
   enable_region_backward(loaded.net.get());
-  return loaded;
-}
-
-base::Result<LoadedNetwork> load_network_for_test(const std::string& cfg, const std::string& weights, const Arguments& arguments) {
-  TESSERA_ASSIGN(LoadedNetwork loaded, load_network_file(cfg, 0));
-  LoadRange all;
-  all.complete = true;
-  TESSERA_ASSIGN(const WeightsInfo info, load_weights_file(loaded.net.get(), weights, all));
-  loaded.weights_hash = info.hash;
-  loaded.weights = weights;
-  set_batch_network(loaded.net.get(), 1);
-  TESSERA_ASSIGN(loaded.inference, attach_inference(loaded.net.get(), loaded.cfg.distributed, engine_options(arguments, 0)));
   return loaded;
 }
 

@@ -19,7 +19,7 @@ struct NetworkDeleter {
 };
 
 struct LoadedNetwork {
-  Cfg cfg;
+  cfg::Cfg cfg;
   std::unique_ptr<network, NetworkDeleter> net;
   std::uint64_t weights_hash = 0;  // 0: no weights were given
   std::string weights;
@@ -29,10 +29,6 @@ struct LoadedNetwork {
 // Checks the cfg and has upstream build the network from it, its random weights drawn from `seed`. Upstream's parser
 // sees the cfg without the [distributed] section and without comments.
 [[nodiscard]] base::Result<LoadedNetwork> load_network_file(const std::string& cfg, std::uint64_t seed);
-
-// The same with weights for every layer and batch 1, for tests; they run on our kernels unless -backend says otherwise.
-[[nodiscard]] base::Result<LoadedNetwork> load_network_for_test(const std::string& cfg, const std::string& weights,
-                                                                const Arguments& arguments);
 
 // A file in memory with a path that upstream's parser can open.
 class MemoryFile {

@@ -48,10 +48,10 @@ network* __real_parse_network_cfg(char* filename);
 
 // Upstream's own commands accept cfgs with a [distributed] section (and train on this machine alone).
 network* __wrap_parse_network_cfg(char* filename) {
-  using namespace tessera::darknet;
-  CfgFile file = value_or_fail(read_cfg_file(filename));
-  const Cfg cfg = value_or_fail(check_cfg(std::move(file)));
-  const auto plain = value_or_fail(MemoryFile::create(upstream_text(cfg.file)));
+  using namespace tessera;
+  cfg::CfgFile file = value_or_fail(cfg::read_cfg_file(filename));
+  const cfg::Cfg cfg = value_or_fail(cfg::check_cfg(std::move(file)));
+  const auto plain = value_or_fail(darknet::MemoryFile::create(cfg::upstream_text(cfg.file)));
   std::string path = plain->path();
   return __real_parse_network_cfg(path.data());
 }

@@ -14,7 +14,6 @@
 #include <memory>
 
 #include "darknet/upstream/weights_layout.hpp"
-#include "plugins/distributed/wrapped_layers.hpp"
 
 static_assert(std::endian::native == std::endian::little, "weights files are little-endian");
 
@@ -222,7 +221,7 @@ base::Result<WeightsInfo> load_weights_file(network* net, const std::string& pat
     }
   *net->seen = static_cast<std::size_t>(info.seen);
   info.hash = hash.value();
-  TESSERA_TRY(distributed::parameters_changed(*net));
+  if (weights_loaded) TESSERA_TRY(weights_loaded(*net));
   return info;
 }
 

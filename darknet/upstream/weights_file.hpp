@@ -28,6 +28,10 @@ struct LoadRange {
   bool complete = false;  // refuse a file that ends before the last layer
 };
 
+// Called after weights were loaded into a network. Set by whoever keeps copies of a network's weights elsewhere, since upstream's
+// own functions, through which weights are loaded too, know of no such thing.
+inline base::Status (*weights_loaded)(const network& net) = nullptr;
+
 // Fills the network (and net->seen). Nothing is changed unless the whole file fits.
 [[nodiscard]] base::Result<WeightsInfo> load_weights_file(network* net, const std::string& path, const LoadRange& range = {});
 

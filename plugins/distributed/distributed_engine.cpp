@@ -25,13 +25,17 @@ void say(const std::string& line) {
 
 using Sessions = std::vector<std::unique_ptr<RangeSession>>;
 
+void join_rows(std::span<float* const> rows, std::size_t columns, float* out) {
+  for (const float* row : rows) out = std::copy_n(row, columns, out);
+}
+
 // Trains a network of which ranges are wrapped. Only the first session may have workers.
 class RangesEngine : public darknet::Engine {
  public:
   RangesEngine(Sessions sessions, std::unique_ptr<cluster::LocalWorkers> local)
       : local_(std::move(local)), sessions_(std::move(sessions)) {}
 
-  Result<float> train_batch(network* net, const data& batch, const NextBatch& next) override {
+  Result<float> train_batch(network* net, const data::Batch& batch, const NextBatch& next) override {
     const int workers = first().coordinator().workers_left();
     std::optional<UnwrappedState> before;  // without workers nothing can be lost
     if (workers > 0) before.emplace(*net, first().range());
@@ -63,12 +67,14 @@ class RangesEngine : public darknet::Engine {
   RangeSession& first() { return *sessions_.front(); }
 
   // As Darknet's train_network(), with the point in between at which nothing can fail any more.
-  float run_batch(network* net, const data& batch, const NextBatch& next) {
+  float run_batch(network* net, const data::Batch& batch, const NextBatch& next) {
     float sum = 0;
-    const int passes = batch.X.rows / net->batch;
+    const int passes = batch.shape.rows / net->batch;
     for (int i = 0; i < passes; ++i) {
-      get_next_batch(batch, net->batch, i * net->batch, net->input, net->truth);
-      first().begin_pass(batch.X.vals[i * net->batch]);
+      const auto row = static_cast<std::size_t>(i * net->batch), rows = static_cast<std::size_t>(net->batch);
+      join_rows(batch.inputs.subspan(row, rows), batch.shape.input_columns(), net->input);
+      join_rows(batch.truths.subspan(row, rows), static_cast<std::size_t>(batch.shape.truth_columns), net->truth);
+      first().begin_pass(batch.inputs[row]);
       *net->seen += static_cast<std::size_t>(net->batch);
       net->train = 1;
       forward_network(net);
@@ -85,9 +91,9 @@ class RangesEngine : public darknet::Engine {
   }
 
   // The pictures of the next pass travel while this one is back-propagated.
-  void send_ahead(const data& batch, int row, const NextBatch& next) {
+  void send_ahead(const data::Batch& batch, int row, const NextBatch& next) {
     if (!first().may_send_ahead()) return;
-    if (row < batch.X.rows) return first().send_ahead(batch, row);
+    if (row < batch.shape.rows) return first().send_ahead(batch, row);
     if (const auto upcoming = next ? next() : std::nullopt) first().send_ahead(*upcoming, 0);
   }
 
@@ -135,7 +141,7 @@ Chosen choose_backend(const Settings& settings, const std::vector<const Part*>& 
 }
 
 // The layers of the section. Errors name its line.
-Result<Part> section_part(const network& net, const darknet::DistributedSection& section, const Settings& settings, Purpose purpose) {
+Result<Part> section_part(const network& net, const cfg::DistributedSection& section, const Settings& settings, Purpose purpose) {
   auto range = wrappable_range(net, section.first_layer, purpose);
   if (!range) return base::error(range.error().code, "{}:{}: {}", section.file, section.line, range.error().message);
   if (settings.layers > 0) range->end = range->begin + settings.layers;
@@ -228,7 +234,7 @@ void announce_section(RangeSession& session, const cluster::LocalWorkers* local,
       say(fmt::format("distributed: worker {} is process {}", local->specs()[i].name, local->pids()[i]));
 }
 
-Result<Settings> settings_of(const darknet::DistributedSection& section, const darknet::EngineOptions& options) {
+Result<Settings> settings_of(const cfg::DistributedSection& section, const darknet::EngineOptions& options) {
   TESSERA_ASSIGN(Settings settings, read_settings(section));
   if (!options.backend.empty()) TESSERA_TRY(set_backend(settings, options.backend, "-backend " + options.backend));
   return settings;
@@ -252,7 +258,7 @@ Status find_workers(const Settings& settings, const std::string& program, Sessio
   return {};
 }
 
-Result<std::unique_ptr<darknet::Engine>> attach_section(network* net, const darknet::DistributedSection& section,
+Result<std::unique_ptr<darknet::Engine>> attach_section(network* net, const cfg::DistributedSection& section,
                                                         const darknet::EngineOptions& options, const Settings& settings) {
   TESSERA_ASSIGN(const Part part, section_part(*net, section, settings, Purpose::kTraining));
   const std::vector<Part> rest = equivalent_parts(*net, part.range, Purpose::kTraining);
@@ -303,7 +309,7 @@ Sessions attach_here(network* net, const std::vector<Part>& parts, Purpose purpo
 
 }  // namespace
 
-Result<std::unique_ptr<darknet::Engine>> attach_engine(network* net, const darknet::DistributedSection& section,
+Result<std::unique_ptr<darknet::Engine>> attach_engine(network* net, const cfg::DistributedSection& section,
                                                        const darknet::EngineOptions& options) {
   TESSERA_ASSIGN(const Settings settings, settings_of(section, options));
   if (section.present) return attach_section(net, section, options, settings);
@@ -312,9 +318,9 @@ Result<std::unique_ptr<darknet::Engine>> attach_engine(network* net, const darkn
   return std::make_unique<RangesEngine>(std::move(sessions), nullptr);
 }
 
-Result<std::unique_ptr<darknet::Inference>> attach_inference(network* net, const darknet::DistributedSection& section,
+Result<std::unique_ptr<darknet::Inference>> attach_inference(network* net, const cfg::DistributedSection& section,
                                                              const darknet::EngineOptions& options) {
-  darknet::DistributedSection here = section;
+  cfg::DistributedSection here = section;
   for (const char* key : {"workers", "grid", "forward_groups", "backward_groups", "wire"}) here.settings.erase(key);
   TESSERA_ASSIGN(const Settings settings, settings_of(here, options));
   std::vector<Part> parts;

@@ -9,11 +9,11 @@ namespace tessera::distributed {
 // layers; all others that can be wrapped with results equal to upstream's run on the same kernels in this process. Null
 // when there is no section and no such layer. Errors name the cfg's line or the worker, and what to do; without a section
 // there are none but a bad -backend.
-base::Result<std::unique_ptr<darknet::Engine>> attach_engine(network* net, const darknet::DistributedSection& section,
+base::Result<std::unique_ptr<darknet::Engine>> attach_engine(network* net, const cfg::DistributedSection& section,
                                                              const darknet::EngineOptions& options);
 
 // The same layers for inference, all in this process: workers, grid and groups of the section do not matter.
-base::Result<std::unique_ptr<darknet::Inference>> attach_inference(network* net, const darknet::DistributedSection& section,
+base::Result<std::unique_ptr<darknet::Inference>> attach_inference(network* net, const cfg::DistributedSection& section,
                                                                    const darknet::EngineOptions& options);
 
 }  // namespace tessera::distributed

@@ -77,12 +77,12 @@ void RangeSession::begin_pass(const float* first_row) {
   sent_ahead_ = nullptr;
 }
 
-void RangeSession::send_ahead(const data& batch, int row) {
-  if (batch.w != net_->w || batch.h != net_->h || row + net_->batch > batch.X.rows) return;
+void RangeSession::send_ahead(const data::Batch& batch, int row) {
+  if (batch.shape.width != net_->w || batch.shape.height != net_->h || row + net_->batch > batch.shape.rows) return;
   for (int i = 0; i < net_->batch; ++i)
-    std::copy_n(batch.X.vals[row + i], net_->inputs, net_->input + static_cast<std::ptrdiff_t>(i) * net_->inputs);
+    std::copy_n(batch.inputs[static_cast<std::size_t>(row + i)], net_->inputs, net_->input + static_cast<std::ptrdiff_t>(i) * net_->inputs);
   require(coordinator_->send_next_inputs(last_pass(*net_)));
-  sent_ahead_ = batch.X.vals[row];
+  sent_ahead_ = batch.inputs[static_cast<std::size_t>(row)];
 }
 
 bool RangeSession::last_pass(const network& net) const {

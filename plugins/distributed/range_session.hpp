@@ -3,6 +3,7 @@
 
 #include "cluster/coordinator.hpp"
 #include "darknet/upstream/upstream_errors.hpp"
+#include "data/batch_loader.hpp"
 #include "plugins/distributed/wrapped_layers.hpp"
 
 namespace tessera::distributed {
@@ -31,7 +32,7 @@ class RangeSession : private WrappedRange {
   // Between a training pass's forward and its back-propagation: the pictures of the next pass, rows from `row` on, go into
   // net->input and to the workers, where the range begins with the network and nothing is computed here.
   bool may_send_ahead() const { return range_.begin == 0 && coordinator_->may_send_ahead(); }
-  void send_ahead(const data& batch, int row);
+  void send_ahead(const data::Batch& batch, int row);
 
   // Waits until the gradients are summed everywhere; the update that follows applies them and cannot fail.
   [[nodiscard]] base::Status settle();

@@ -6,13 +6,12 @@
 #include <functional>
 
 #include "base/text.hpp"
-#include "darknet/commands/arguments.hpp"
 
 namespace tessera::distributed {
 
 using base::ErrorCode;
-using darknet::split;
-using darknet::to_integer;
+using base::split;
+using base::to_integer;
 
 namespace {
 
@@ -30,7 +29,7 @@ struct Entry {
 };
 
 base::Status read_count(const Entry& entry, long least, const char* advice, int& target) {
-  const auto number = to_integer(entry.value);
+  const auto number = base::to_integer(entry.value);
   if (!number || *number < least || *number > kLargest) return entry.fail("not a whole number of at least {}; {}", least, advice);
   target = static_cast<int>(*number);
   return {};
@@ -39,7 +38,7 @@ base::Status read_count(const Entry& entry, long least, const char* advice, int&
 base::Status read_workers(const Entry& entry, const std::filesystem::path& folder, Settings& settings) {
   if (entry.value == "none") return {};
   if (entry.value == "local" || entry.value.starts_with("local:")) {
-    const auto number = entry.value == "local" ? std::nullopt : to_integer(entry.value.substr(6));
+    const auto number = entry.value == "local" ? std::nullopt : base::to_integer(entry.value.substr(6));
     if (!number || *number < 1 || *number > kMostLocalWorkers)
       return entry.fail("no number of worker processes; write local:N with N from 1 to {}, or none", kMostLocalWorkers);
     settings.local_workers = static_cast<int>(*number);
@@ -55,9 +54,9 @@ base::Status read_workers(const Entry& entry, const std::filesystem::path& folde
 
 base::Status read_grid(const Entry& entry, Settings& settings) {
   if (entry.value == "auto") return {};
-  const auto sides = split(entry.value, 'x');
+  const auto sides = base::split(entry.value, 'x');
   std::vector<int> numbers;
-  for (const std::string& side : sides) numbers.push_back(static_cast<int>(std::clamp(to_integer(side).value_or(0), 0L, 1025L)));
+  for (const std::string& side : sides) numbers.push_back(static_cast<int>(std::clamp(base::to_integer(side).value_or(0), 0L, 1025L)));
   const auto possible = [](int n) { return n >= 1 && n <= 1024; };
   if (numbers.size() < 2 || numbers.size() > 3 || !std::all_of(numbers.begin(), numbers.end(), possible))
     return entry.fail("no grid; write ROWSxCOLUMNS (2x3), ROWSxCOLUMNSxSAMPLES (2x2x2), or auto");
@@ -74,8 +73,8 @@ base::Status read_groups(const Entry& entry, const char* which, Groups& groups) 
     return {};
   }
   groups.kind = Groups::Kind::kListed;
-  for (const std::string& part : split(entry.value, ',')) {
-    const auto number = to_integer(part);
+  for (const std::string& part : base::split(entry.value, ',')) {
+    const auto number = base::to_integer(part);
     if (!number || *number < 0 || *number > kLargest)
       return entry.fail("'{}' is no layer number; list the {} layer of each group (0,4,8), or write auto, each or one", part, which);
     if (!groups.layers.empty() && groups.layers.back() >= *number)
@@ -195,7 +194,7 @@ base::Status set_channels(const Channels& channels, const graph::Graph& graph, p
 
 }  // namespace
 
-base::Result<Settings> read_settings(const darknet::DistributedSection& section) {
+base::Result<Settings> read_settings(const cfg::DistributedSection& section) {
   Settings settings;
   const auto known = readers(section.file);
   for (const auto& [key, setting] : section.settings) {
@@ -203,7 +202,7 @@ base::Result<Settings> read_settings(const darknet::DistributedSection& section)
     if (reader == known.end()) {
       std::vector<std::string> keys;
       for (const auto& [name, read] : known) keys.push_back(name);
-      const std::string near = darknet::nearest(key, keys);
+      const std::string near = base::nearest(key, keys);
       return base::error(ErrorCode::kInvalidArgument, "{}:{}: [distributed] has no key '{}'; {}", section.file, setting.line, key,
                          near.empty() ? fmt::format("known keys: {}", fmt::join(keys, ", ")) : fmt::format("did you mean '{}'?", near));
     }

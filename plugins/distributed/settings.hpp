@@ -55,7 +55,7 @@ struct Settings {
 inline constexpr int kMostLocalWorkers = 64;
 
 // Errors are `file:line: key=value: what; what to do`.
-[[nodiscard]] base::Result<Settings> read_settings(const darknet::DistributedSection& section);
+[[nodiscard]] base::Result<Settings> read_settings(const cfg::DistributedSection& section);
 
 // Sets the grid from `value` as the section's `grid` key does; `where` begins the error ("-grid 2x3").
 [[nodiscard]] base::Status set_grid(Settings& settings, const std::string& value, const std::string& where);

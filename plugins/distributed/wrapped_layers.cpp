@@ -5,6 +5,7 @@
 #include <map>
 
 #include "base/check.hpp"
+#include "darknet/upstream/weights_file.hpp"
 
 namespace tessera::distributed {
 
@@ -56,6 +57,13 @@ void make_again(float*& buffer, std::size_t elements) {
   if (!buffer) buffer = static_cast<float*>(std::calloc(elements, sizeof(float)));
 }
 
+base::Status parameters_changed(const network& net) {
+  const auto found = owners().find(net.layers);
+  if (found == owners().end()) return {};
+  for (const Owner& owner : found->second) TESSERA_TRY(owner.range->parameters_changed());
+  return {};
+}
+
 const layer* first_with_weights(const network* net, LayerRange range) {
   for (int i = range.begin; i < range.end; ++i)
     if (net->layers[i].type == CONVOLUTIONAL) return &net->layers[i];
@@ -64,15 +72,9 @@ const layer* first_with_weights(const network* net, LayerRange range) {
 
 }  // namespace
 
-base::Status parameters_changed(const network& net) {
-  const auto found = owners().find(net.layers);
-  if (found == owners().end()) return {};
-  for (const Owner& owner : found->second) TESSERA_TRY(owner.range->parameters_changed());
-  return {};
-}
-
 WrappedLayers::WrappedLayers(network* net, LayerRange range, std::vector<bool> delivered, Purpose purpose, WrappedRange& owner)
     : net_(net), range_(range), delivered_(std::move(delivered)), purpose_(purpose) {
+  darknet::weights_loaded = parameters_changed;
   owners()[net->layers].push_back({&owner, range});
   for (int i = range.begin; i < range.end; ++i) {
     layer& l = net->layers[i];

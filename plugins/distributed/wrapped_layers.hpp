@@ -17,12 +17,8 @@ class WrappedRange {
   virtual void forward(const network& net) = 0;
   virtual void backward(const network& net) = 0;
   virtual void update(const update_args& arguments) = 0;
-  virtual base::Status parameters_changed() = 0;
+  virtual base::Status parameters_changed() = 0;  // weights were loaded from a file
 };
-
-// To be called after the weights of a network were changed from outside (loaded from a file): whoever computes its wrapped
-// layers hears of it. Nothing to do for a network without wrapped layers.
-[[nodiscard]] base::Status parameters_changed(const network& net);
 
 class WrappedLayers {
  public:

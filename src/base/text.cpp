@@ -12,7 +12,7 @@
 #include <filesystem>
 #include <fstream>
 
-namespace tessera::darknet {
+namespace tessera::base {
 namespace {
 
 bool is_space(char c) { return std::isspace(static_cast<unsigned char>(c)) != 0; }
@@ -133,4 +133,4 @@ std::string nearest(std::string_view word, std::span<const std::string> candidat
   return best;
 }
 
-}  // namespace tessera::darknet
+}  // namespace tessera::base

@@ -9,7 +9,7 @@
 
 #include "base/result.hpp"
 
-namespace tessera::darknet {
+namespace tessera::base {
 
 // Without white space at either end (CR included, so files written on Windows read the same).
 std::string trimmed(std::string_view text);
@@ -38,4 +38,4 @@ std::string base_name(const std::string& path);
 // The candidate nearest to `word` by edits (at most a third of its letters), or "".
 std::string nearest(std::string_view word, std::span<const std::string> candidates);
 
-}  // namespace tessera::darknet
+}  // namespace tessera::base

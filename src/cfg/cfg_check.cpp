@@ -6,7 +6,7 @@
 #include "base/text.hpp"
 #include "cfg/cfg_keys.hpp"
 
-namespace tessera::darknet {
+namespace tessera::cfg {
 namespace {
 
 constexpr long kYoloBoxes = 90;    // boxes per image a [yolo] layer can hold (upstream's make_yolo_layer)
@@ -58,11 +58,12 @@ class Checker {
     if (net.text("policy", "constant") == "steps") {
       const CfgOption *steps = net.find("steps"), *scales = net.find("scales");
       if (!steps || !scales) return fail(net.line_of("policy"), "policy=steps needs both steps= and scales=");
-      const std::vector<std::string> at = split(steps->value, ','), by = split(scales->value, ',');
+      const std::vector<std::string> at = base::split(steps->value, ','), by = base::split(scales->value, ',');
       if (at.size() != by.size())
         return fail(scales->line, "scales= has {} numbers and steps= has {}; give one scale per step", by.size(), at.size());
       for (std::size_t i = 1; i < at.size(); ++i)
-        if (*to_integer(at[i]) <= *to_integer(at[i - 1])) return fail(steps->line, "steps={} must rise from left to right", steps->value);
+        if (*base::to_integer(at[i]) <= *base::to_integer(at[i - 1]))
+          return fail(steps->line, "steps={} must rise from left to right", steps->value);
     }
     return {};
   }
@@ -182,8 +183,8 @@ class Checker {
     if (!layers) return fail(s.line, "[route] needs layers=");
     long channels = 0, outputs = 0;
     const LayerShape* first = nullptr;
-    for (const std::string& part : split(layers->value, ',')) {
-      TESSERA_ASSIGN(const LayerShape* from, source(s, "layers", *to_integer(part)));
+    for (const std::string& part : base::split(layers->value, ',')) {
+      TESSERA_ASSIGN(const LayerShape* from, source(s, "layers", *base::to_integer(part)));
       if (!first) first = from;
       if (from->h != first->h || from->w != first->w)
         return fail(layers->line, "layers={} joins maps of {}x{} and {}x{}; they must have the same size", layers->value, first->w,
@@ -201,7 +202,7 @@ class Checker {
   base::Status shape_shortcut(const CfgSection& s) const {
     const CfgOption* from = s.find("from");
     if (!from) return fail(s.line, "[shortcut] needs from=");
-    TESSERA_ASSIGN(const LayerShape* other, source(s, "from", *to_integer(from->value)));
+    TESSERA_ASSIGN(const LayerShape* other, source(s, "from", *base::to_integer(from->value)));
     const bool ok = other->w > 0 && now_.w > 0 &&
                     (other->w >= now_.w ? other->w / now_.w == other->h / now_.h : now_.w / other->w == now_.h / other->h);
     if (!ok)
@@ -223,7 +224,7 @@ class Checker {
 
   base::Status check_boxes(const CfgSection& s, long most) const {
     const CfgOption* max = s.find("max");
-    if (max && *to_integer(max->value) > most)
+    if (max && *base::to_integer(max->value) > most)
       return fail(max->line, "max={} is more than the {} boxes per image [{}] can hold; write max={}", max->value, most, s.name, most);
     return {};
   }
@@ -231,12 +232,12 @@ class Checker {
   base::Status check_anchors(const CfgSection& s, long num) const {
     const CfgOption* anchors = s.find("anchors");
     if (!anchors) return {};
-    const std::size_t count = split(anchors->value, ',').size();
+    const std::size_t count = base::split(anchors->value, ',').size();
     if (count != static_cast<std::size_t>(2 * num))
       return fail(anchors->line, "anchors= has {} numbers, but num={} needs {} (a width and a height each); change one", count, num,
                   2 * num);
-    for (const std::string& value : split(anchors->value, ','))
-      if (!(*to_real(value) > 0)) return fail(anchors->line, "anchors= contains {}; every anchor must be larger than 0", value);
+    for (const std::string& value : base::split(anchors->value, ','))
+      if (!(*base::to_real(value) > 0)) return fail(anchors->line, "anchors= contains {}; every anchor must be larger than 0", value);
     return {};
   }
 
@@ -259,10 +260,10 @@ class Checker {
     const long classes = s.integer("classes", 20), num = s.integer("num", 1);
     long masks = num;
     if (const CfgOption* mask = s.find("mask")) {
-      const std::vector<std::string> parts = split(mask->value, ',');
+      const std::vector<std::string> parts = base::split(mask->value, ',');
       masks = static_cast<long>(parts.size());
       for (const std::string& part : parts)
-        if (*to_integer(part) < 0 || *to_integer(part) >= num)
+        if (*base::to_integer(part) < 0 || *base::to_integer(part) >= num)
           return fail(mask->line, "mask={} names anchor {}, but num={} allows 0 to {}", mask->value, part, num, num - 1);
     }
     TESSERA_TRY(take_classes(s, classes));
@@ -294,4 +295,4 @@ class Checker {
 
 base::Result<Cfg> check_cfg(CfgFile file) { return Checker(std::move(file)).run(); }
 
-}  // namespace tessera::darknet
+}  // namespace tessera::cfg

@@ -9,7 +9,7 @@
 #include "cfg/cfg_file.hpp"
 #include "cfg/distributed_section.hpp"
 
-namespace tessera::darknet {
+namespace tessera::cfg {
 
 // One layer as far as the check needs it. Channels are 0 where the output is no map (a flat vector).
 struct LayerShape {
@@ -29,4 +29,4 @@ struct Cfg {
 
 [[nodiscard]] base::Result<Cfg> check_cfg(CfgFile file);
 
-}  // namespace tessera::darknet
+}  // namespace tessera::cfg

@@ -4,7 +4,7 @@
 
 #include "base/text.hpp"
 
-namespace tessera::darknet {
+namespace tessera::cfg {
 
 const CfgOption* CfgSection::find(std::string_view key) const {
   const auto found = std::find_if(options.begin(), options.end(), [&](const CfgOption& o) { return o.key == key; });
@@ -13,12 +13,12 @@ const CfgOption* CfgSection::find(std::string_view key) const {
 
 long CfgSection::integer(std::string_view key, long fallback) const {
   const CfgOption* option = find(key);
-  return option ? to_integer(option->value).value_or(fallback) : fallback;
+  return option ? base::to_integer(option->value).value_or(fallback) : fallback;
 }
 
 double CfgSection::real(std::string_view key, double fallback) const {
   const CfgOption* option = find(key);
-  return option ? to_real(option->value).value_or(fallback) : fallback;
+  return option ? base::to_real(option->value).value_or(fallback) : fallback;
 }
 
 std::string CfgSection::text(std::string_view key, std::string_view fallback) const {
@@ -37,7 +37,7 @@ base::Result<CfgFile> parse_cfg(std::string path, const std::vector<std::string>
     const int number = static_cast<int>(i) + 1;
     std::string_view raw = lines[i];
     if (i == 0 && raw.starts_with("\xEF\xBB\xBF")) raw.remove_prefix(3);  // byte order mark
-    const std::string line = without_spaces(raw.substr(0, raw.find_first_of("#;")));
+    const std::string line = base::without_spaces(raw.substr(0, raw.find_first_of("#;")));
     if (line.empty()) continue;
     if (line.front() == '[') {
       if (line.back() != ']' || line.size() < 3)
@@ -66,7 +66,7 @@ base::Result<CfgFile> parse_cfg(std::string path, const std::vector<std::string>
 }
 
 base::Result<CfgFile> read_cfg_file(const std::string& path) {
-  TESSERA_ASSIGN(const std::vector<std::string> lines, read_lines(path, "cfg"));
+  TESSERA_ASSIGN(const std::vector<std::string> lines, base::read_lines(path, "cfg"));
   return parse_cfg(path, lines);
 }
 
@@ -80,4 +80,4 @@ std::string upstream_text(const CfgFile& file) {
   return text;
 }
 
-}  // namespace tessera::darknet
+}  // namespace tessera::cfg

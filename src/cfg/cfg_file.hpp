@@ -8,7 +8,7 @@
 
 #include "base/result.hpp"
 
-namespace tessera::darknet {
+namespace tessera::cfg {
 
 struct CfgOption {
   std::string key, value;
@@ -44,4 +44,4 @@ struct CfgFile {
 // The text upstream's parser gets: every section except [distributed].
 std::string upstream_text(const CfgFile& file);
 
-}  // namespace tessera::darknet
+}  // namespace tessera::cfg

@@ -7,7 +7,7 @@
 
 #include "base/text.hpp"
 
-namespace tessera::darknet {
+namespace tessera::cfg {
 namespace {
 
 using enum ValueKind;
@@ -177,15 +177,15 @@ bool contains(std::span<const std::string_view> names, const std::string& value)
 }
 
 bool all_parts(const std::string& value, auto&& accepts) {
-  const std::vector<std::string> parts = split(value, ',');
+  const std::vector<std::string> parts = base::split(value, ',');
   return std::all_of(parts.begin(), parts.end(), accepts);
 }
 
 // Empty when `value` is good, else what it should be.
 std::string wanted(ValueKind kind, const std::string& value) {
-  const auto whole = to_integer(value);
+  const auto whole = base::to_integer(value);
   const auto at_least = [&](long least) { return whole && *whole >= least && *whole <= 2000000000; };
-  const auto integer = [](const std::string& part) { return to_integer(part).has_value(); };
+  const auto integer = [](const std::string& part) { return base::to_integer(part).has_value(); };
   switch (kind) {
     case kInteger:
       return whole ? "" : "a whole number";
@@ -196,11 +196,11 @@ std::string wanted(ValueKind kind, const std::string& value) {
     case kSwitch:
       return whole && (*whole == 0 || *whole == 1) ? "" : "0 or 1";
     case kReal:
-      return to_real(value) ? "" : "a number";
+      return base::to_real(value) ? "" : "a number";
     case kIntegers:
       return all_parts(value, integer) ? "" : "whole numbers with commas between";
     case kReals:
-      return all_parts(value, [](const std::string& part) { return to_real(part).has_value(); }) ? "" : "numbers with commas between";
+      return all_parts(value, [](const std::string& part) { return base::to_real(part).has_value(); }) ? "" : "numbers with commas between";
     case kActivation:
       return contains(kActivations, value) ? "" : "one of " + one_of(kActivations);
     case kPolicy:
@@ -222,7 +222,7 @@ base::Status unknown_key(const CfgFile& file, const SectionSpec& spec, const Cfg
   for (const KeySpec& key : spec.keys) names.emplace_back(key.name);
   if (spec.keys.data() != kNet && spec.keys.data() != kDistributed)
     for (const KeySpec& key : kLayerKeys) names.emplace_back(key.name);
-  const std::string near = nearest(option.key, names);
+  const std::string near = base::nearest(option.key, names);
   return base::error(base::ErrorCode::kInvalidArgument, "{}:{}: [{}] has no key '{}'{}", file.path, option.line, spec.name, option.key,
                      near.empty() ? "; remove it (Darknet would ignore it silently)" : fmt::format("; did you mean '{}'?", near));
 }
@@ -255,7 +255,7 @@ base::Status check_keys(CfgFile& file) {
     if (!spec) {
       std::vector<std::string> names;
       for (const SectionSpec& known : kSections) names.emplace_back(known.name);
-      const std::string near = nearest(section.name, names);
+      const std::string near = base::nearest(section.name, names);
       return base::error(base::ErrorCode::kInvalidArgument, "{}:{}: there is no section [{}]{}", file.path, section.line, section.name,
                          near.empty() ? "; this network cannot be built here" : fmt::format("; did you mean [{}]?", near));
     }
@@ -268,4 +268,4 @@ base::Status check_keys(CfgFile& file) {
   return {};
 }
 
-}  // namespace tessera::darknet
+}  // namespace tessera::cfg

@@ -8,7 +8,7 @@
 #include "base/result.hpp"
 #include "cfg/cfg_file.hpp"
 
-namespace tessera::darknet {
+namespace tessera::cfg {
 
 enum class ValueKind { kInteger, kPositive, kCount, kSwitch, kReal, kIntegers, kReals, kActivation, kPolicy, kCostType, kText };
 
@@ -30,4 +30,4 @@ const SectionSpec* find_section_spec(std::string_view name);
 // Keys of upstream's own cfgs that upstream itself ignores are taken out with a warning.
 [[nodiscard]] base::Status check_keys(CfgFile& file);
 
-}  // namespace tessera::darknet
+}  // namespace tessera::cfg

@@ -4,7 +4,7 @@
 
 #include "base/text.hpp"
 
-namespace tessera::darknet {
+namespace tessera::cfg {
 
 std::string DataFile::where(const std::string& key) const {
   const auto found = lines.find(key);
@@ -21,18 +21,18 @@ base::Result<DataFile> parse_data_file(std::string path, const std::vector<std::
   const std::map<std::string, int*> numbers = {{"classes", &data.classes}, {"top", &data.top}};
   for (std::size_t i = 0; i < lines.size(); ++i) {
     const int number = static_cast<int>(i) + 1;
-    const std::string line = trimmed(lines[i].substr(0, lines[i].find_first_of("#;")));
+    const std::string line = base::trimmed(lines[i].substr(0, lines[i].find_first_of("#;")));
     if (line.empty()) continue;
     const std::size_t equals = line.find('=');
-    const std::string key = trimmed(line.substr(0, equals));
-    const std::string value = equals == std::string::npos ? "" : trimmed(line.substr(equals + 1));
+    const std::string key = base::trimmed(line.substr(0, equals));
+    const std::string value = equals == std::string::npos ? "" : base::trimmed(line.substr(equals + 1));
     if (key.empty() || value.empty())
       return base::error(base::ErrorCode::kInvalidArgument, "{}:{}: '{}' is no option; write key = value", data.path, number, line);
     data.lines[key] = number;
     if (const auto text = texts.find(key); text != texts.end()) {
       *text->second = value;
     } else if (const auto whole = numbers.find(key); whole != numbers.end()) {
-      const auto parsed = to_integer(value);
+      const auto parsed = base::to_integer(value);
       if (!parsed || *parsed < 1 || *parsed > 1000000)
         return base::error(base::ErrorCode::kInvalidArgument, "{}:{}: {}={} is no good value; it must be a whole number of at least 1",
                            data.path, number, key, value);
@@ -41,7 +41,7 @@ base::Result<DataFile> parse_data_file(std::string path, const std::vector<std::
       std::vector<std::string> known;
       for (const auto& [name, unused] : texts) known.push_back(name);
       for (const auto& [name, unused] : numbers) known.push_back(name);
-      const std::string near = nearest(key, known);
+      const std::string near = base::nearest(key, known);
       return base::error(base::ErrorCode::kInvalidArgument, "{}:{}: there is no key '{}'{}", data.path, number, key,
                          near.empty() ? "; the keys are classes, train, valid, names, backup, eval, results, map"
                                       : fmt::format("; did you mean '{}'?", near));
@@ -51,7 +51,7 @@ base::Result<DataFile> parse_data_file(std::string path, const std::vector<std::
 }
 
 base::Result<DataFile> read_data_file(const std::string& path) {
-  TESSERA_ASSIGN(const std::vector<std::string> lines, read_lines(path, ".data file"));
+  TESSERA_ASSIGN(const std::vector<std::string> lines, base::read_lines(path, ".data file"));
   return parse_data_file(path, lines);
 }
 
@@ -60,11 +60,11 @@ base::Result<std::vector<std::string>> read_names(const DataFile& file, int clas
   const std::string path = labels ? file.labels : file.names;
   if (path.empty())
     return base::error(base::ErrorCode::kInvalidArgument, "{}: has no names=; add names = FILE with one class name per line", file.path);
-  TESSERA_ASSIGN(std::vector<std::string> names, read_list(path, "list of class names"));
+  TESSERA_ASSIGN(std::vector<std::string> names, base::read_list(path, "list of class names"));
   if (classes && names.size() != static_cast<std::size_t>(classes))
     return base::error(base::ErrorCode::kInvalidArgument, "{}: {} has {} names, but there are {} classes; make them equal",
                        file.where(labels ? "labels" : "names"), path, names.size(), classes);
   return names;
 }
 
-}  // namespace tessera::darknet
+}  // namespace tessera::cfg

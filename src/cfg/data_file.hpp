@@ -7,7 +7,7 @@
 
 #include "base/result.hpp"
 
-namespace tessera::darknet {
+namespace tessera::cfg {
 
 // Keys: classes train valid names backup eval results map; for classifiers also labels top test tree leaves; every
 // other key is an error with its line.
@@ -32,4 +32,4 @@ struct DataFile {
 // The class names; an error unless there are exactly `classes` of them (0: any number).
 [[nodiscard]] base::Result<std::vector<std::string>> read_names(const DataFile& file, int classes);
 
-}  // namespace tessera::darknet
+}  // namespace tessera::cfg

@@ -4,7 +4,7 @@
 #include <map>
 #include <string>
 
-namespace tessera::darknet {
+namespace tessera::cfg {
 
 // One `key=value` of the cfg's [distributed] section, with the line it stands on.
 struct Setting {
@@ -22,4 +22,4 @@ struct DistributedSection {
   std::map<std::string, Setting> settings;
 };
 
-}  // namespace tessera::darknet
+}  // namespace tessera::cfg

@@ -6,7 +6,7 @@
 
 #include "base/text.hpp"
 
-namespace tessera::darknet {
+namespace tessera::data {
 namespace {
 
 // Label tools round: a box may end this far outside its image.
@@ -15,7 +15,7 @@ constexpr float kRounding = 0.001f;
 }  // namespace
 
 std::string label_path(const std::string& image_path) {
-  std::vector<std::string> parts = split(image_path, '/');
+  std::vector<std::string> parts = base::split(image_path, '/');
   for (std::size_t i = parts.size() - 1; i-- > 0;) {
     if (parts[i] != "images" && parts[i] != "JPEGImages" && parts[i] != "raw") continue;
     parts[i] = "labels";
@@ -27,7 +27,7 @@ std::string label_path(const std::string& image_path) {
 }
 
 base::Result<std::vector<Label>> read_labels(const std::string& path) {
-  TESSERA_ASSIGN(const std::vector<std::string> lines, read_lines(path, "label file"));
+  TESSERA_ASSIGN(const std::vector<std::string> lines, base::read_lines(path, "label file"));
   std::vector<Label> labels;
   for (std::size_t i = 0; i < lines.size(); ++i) {
     if (lines[i].empty()) continue;
@@ -35,11 +35,11 @@ base::Result<std::vector<Label>> read_labels(const std::string& path) {
     std::vector<std::string> parts;
     for (std::string word; words >> word;) parts.push_back(word);
     const int line = static_cast<int>(i) + 1;
-    const long id = parts.empty() ? LONG_MAX : to_integer(parts[0]).value_or(LONG_MAX);
+    const long id = parts.empty() ? LONG_MAX : base::to_integer(parts[0]).value_or(LONG_MAX);
     bool good = parts.size() == 5 && id >= INT_MIN && id <= INT_MAX && id != LONG_MAX;
     float values[4] = {};
     for (std::size_t k = 0; good && k < 4; ++k) {
-      const auto value = to_real(parts[k + 1]);
+      const auto value = base::to_real(parts[k + 1]);
       good = value.has_value();
       if (good) values[k] = static_cast<float>(*value);
     }
@@ -62,4 +62,4 @@ std::string label_mistake(const Label& label, int classes) {
   return "";
 }
 
-}  // namespace tessera::darknet
+}  // namespace tessera::data

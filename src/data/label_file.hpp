@@ -6,7 +6,7 @@
 
 #include "base/result.hpp"
 
-namespace tessera::darknet {
+namespace tessera::data {
 
 // One object: class and box (centre and size) relative to the image.
 struct Label {
@@ -25,4 +25,4 @@ std::string label_path(const std::string& image_path);
 // What is wrong with one label for a network of `classes` classes, or "".
 std::string label_mistake(const Label& label, int classes);
 
-}  // namespace tessera::darknet
+}  // namespace tessera::data

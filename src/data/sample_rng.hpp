@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-namespace tessera::darknet {
+namespace tessera::data {
 
 // SplitMix64 (Steele, Lea, Flood 2014). Same numbers on every platform.
 class SampleRng {
@@ -39,4 +39,4 @@ class SampleRng {
   std::uint64_t state_;
 };
 
-}  // namespace tessera::darknet
+}  // namespace tessera::data

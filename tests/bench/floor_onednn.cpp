@@ -107,7 +107,7 @@ class Floor {
 };
 
 base::Status run(const std::string& cfg, int iterations, const Kind& kind) {
-  TESSERA_ASSIGN(const darknet::CfgFile file, darknet::read_cfg_file(cfg));
+  TESSERA_ASSIGN(const cfg::CfgFile file, cfg::read_cfg_file(cfg));
   TESSERA_ASSIGN(const auto layers, convolution_layers(file));
   const Index batch = file.sections.front().integer("batch", 1) / file.sections.front().integer("subdivisions", 1);
   Floor floor(layers, batch, kind);

@@ -54,7 +54,7 @@ struct Place {
 base::Result<Place> prepare(const InferenceOptions& options, const std::string& folder) {
   Place place{folder, "", folder + "/list.txt"};
   TESSERA_ASSIGN(place.data, write_pictures(folder));
-  TESSERA_ASSIGN(const std::vector<std::string> paths, darknet::read_lines(folder + "/train.txt", "list of pictures"));
+  TESSERA_ASSIGN(const std::vector<std::string> paths, base::read_lines(folder + "/train.txt", "list of pictures"));
   std::string list;
   for (int i = 0; i < kWarmup + options.pictures; ++i) list += paths[static_cast<std::size_t>(i) % paths.size()] + "\n";
   TESSERA_TRY(write_text(place.list, list));
@@ -71,7 +71,7 @@ base::Result<NetworkReport> measure(Network network, const InferenceOptions& opt
   report.title = network.title();
   report.unit = "picture";
   report.batch = 1;
-  TESSERA_ASSIGN(const darknet::CfgFile file, plain_cfg(options.cfg_folder, network, 1));
+  TESSERA_ASSIGN(const cfg::CfgFile file, plain_cfg(options.cfg_folder, network, 1));
   TESSERA_ASSIGN(const auto layers, convolution_layers(file));
   report.convolution_flops = inference_flops(layers, 1);
   const std::string cfg = place.folder + "/" + network.name + ".cfg", weights = cfg + ".weights";

@@ -122,7 +122,7 @@ nlohmann::json to_json(const std::vector<LayerTimes>& layers, int batch) {
 
 base::Result<nlohmann::json> measure(Network network, const BenchOptions& options) {
   if (options.size > 0) network.size = options.size;
-  TESSERA_ASSIGN(const darknet::CfgFile file, plain_cfg(options.cfg_folder, network, 1));
+  TESSERA_ASSIGN(const cfg::CfgFile file, plain_cfg(options.cfg_folder, network, 1));
   TESSERA_ASSIGN(const auto layers, convolution_layers(file));
   std::vector<std::pair<Backend, std::vector<LayerTimes>>> backends;
   for (const Backend backend : kernels::built_backends()) {

@@ -28,7 +28,7 @@ base::Result<NetworkReport> measure(Network network, const TrainingOptions& opti
   report.title = network.title();
   report.unit = "iteration";
   report.batch = network.batch;
-  TESSERA_ASSIGN(const darknet::CfgFile cfg, plain_cfg(options.cfg_folder, network, 1));
+  TESSERA_ASSIGN(const cfg::CfgFile cfg, plain_cfg(options.cfg_folder, network, 1));
   TESSERA_ASSIGN(const auto layers, convolution_layers(cfg));
   report.convolution_flops = training_flops(layers, network.batch);
   const TrainingPrograms programs{options.ours, options.stock_ofast, options.stock_o2, options.python};

@@ -5,8 +5,7 @@
 #include <cmath>
 #include <vector>
 
-#include "darknet/training/engine.hpp"
-#include "darknet/upstream/network_file.hpp"
+#include "darknet/commands/engines.hpp"
 #include "darknet/upstream/weights_file.hpp"
 #include "tests/support/training_run.hpp"
 

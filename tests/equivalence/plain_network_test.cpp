@@ -50,15 +50,18 @@ class Batch {
       input_rows_.push_back(inputs_.data() + row * net.inputs);
       truth_rows_.push_back(truths_.data() + row * net.truths);
     }
-    batch_.X = {rows, net.inputs, input_rows_.data()};
-    batch_.y = {rows, net.truths, truth_rows_.data()};
+    stock_.X = {rows, net.inputs, input_rows_.data()};
+    stock_.y = {rows, net.truths, truth_rows_.data()};
+    ours_ = {{rows, net.w, net.h, net.c, net.truths}, input_rows_, truth_rows_};
   }
-  const data& rows() const { return batch_; }
+  const ::data& stock() const { return stock_; }
+  const tessera::data::Batch& ours() const { return ours_; }
 
  private:
   std::vector<float> inputs_, truths_;
   std::vector<float*> input_rows_, truth_rows_;
-  data batch_{};
+  ::data stock_{};
+  tessera::data::Batch ours_;
 };
 
 // Layers whose own output buffer is gone: those that run on our kernels.
@@ -134,9 +137,9 @@ TEST_CASE("training of every family without [distributed] gives stock Darknet's 
       for (int iteration = 0; iteration < 8; ++iteration) {
         CAPTURE(iteration);
         const Batch batch(*pair.stock, rng);
-        const float wanted = stock_train_network(pair.stock.get(), batch.rows());
-        shadows.follow(*pair.stock, wanted, [&](network& net) { return stock_train_network(&net, batch.rows()); });
-        const auto got = (*engine)->train_batch(pair.ours.get(), batch.rows(), {});
+        const float wanted = stock_train_network(pair.stock.get(), batch.stock());
+        shadows.follow(*pair.stock, wanted, [&](network& net) { return stock_train_network(&net, batch.stock()); });
+        const auto got = (*engine)->train_batch(pair.ours.get(), batch.ours(), {});
         REQUIRE(got);
         REQUIRE(std::fabs(*got - wanted) <= shadows.allowed_loss_error(kLossTolerance) * std::fabs(wanted));
         REQUIRE(*pair.ours->seen == *pair.stock->seen);
@@ -187,8 +190,8 @@ TEST_CASE("layers that cannot be wrapped stay on upstream's code, the others aro
   REQUIRE(*engine != nullptr);
   for (int iteration = 0; iteration < 5; ++iteration) {
     const Batch batch(*pair.stock, rng);
-    const float wanted = stock_train_network(pair.stock.get(), batch.rows());
-    const auto got = (*engine)->train_batch(pair.ours.get(), batch.rows(), {});
+    const float wanted = stock_train_network(pair.stock.get(), batch.stock());
+    const auto got = (*engine)->train_batch(pair.ours.get(), batch.ours(), {});
     REQUIRE(got);
     CHECK(std::fabs(*got - wanted) <= kLossTolerance * std::fabs(wanted));
   }

@@ -5,8 +5,8 @@
 namespace tessera::bench {
 namespace {
 
-void set_option(darknet::CfgSection& section, const std::string& key, const std::string& value) {
-  for (darknet::CfgOption& option : section.options)
+void set_option(cfg::CfgSection& section, const std::string& key, const std::string& value) {
+  for (cfg::CfgOption& option : section.options)
     if (option.key == key) {
       option.value = value;
       return;
@@ -15,13 +15,13 @@ void set_option(darknet::CfgSection& section, const std::string& key, const std:
 }
 
 // The heads get our classes, and the convolution before each as many filters as that needs.
-base::Status fit_heads(darknet::CfgFile& file) {
+base::Status fit_heads(cfg::CfgFile& file) {
   for (std::size_t i = 1; i < file.sections.size(); ++i) {
-    darknet::CfgSection& head = file.sections[i];
+    cfg::CfgSection& head = file.sections[i];
     if (head.name != "region" && head.name != "yolo") continue;
     const std::string mask = head.text("mask", "");
     const long boxes = mask.empty() ? head.integer("num", 1) : 1 + std::count(mask.begin(), mask.end(), ',');
-    darknet::CfgSection& before = file.sections[i - 1];
+    cfg::CfgSection& before = file.sections[i - 1];
     if (before.name != "convolutional")
       return base::error(base::ErrorCode::kInvalidArgument, "{}:{}: [{}] does not follow a [convolutional] layer", file.path, head.line,
                          head.name);
@@ -53,8 +53,8 @@ base::Result<Network> find_network(const std::string& name) {
   return base::error(base::ErrorCode::kInvalidArgument, "there is no network {}; --help names them", name);
 }
 
-base::Result<darknet::CfgFile> plain_cfg(const std::string& folder, const Network& network, int iterations) {
-  TESSERA_ASSIGN(darknet::CfgFile file, darknet::read_cfg_file(folder + "/" + network.cfg));
+base::Result<cfg::CfgFile> plain_cfg(const std::string& folder, const Network& network, int iterations) {
+  TESSERA_ASSIGN(cfg::CfgFile file, cfg::read_cfg_file(folder + "/" + network.cfg));
   auto& sections = file.sections;
   std::erase_if(sections, [](const auto& section) { return section.name == "distributed"; });
   if (network.layers > 0) {
@@ -69,7 +69,7 @@ base::Result<darknet::CfgFile> plain_cfg(const std::string& folder, const Networ
          {{"num", "5", 0}, {"coords", "4", 0}, {"softmax", "1", 0}, {"jitter", ".2", 0}, {"anchors", "1,1,2,2,3,3,4,4,5,5", 0}}});
   }
   TESSERA_TRY(fit_heads(file));
-  darknet::CfgSection& net = sections.front();
+  cfg::CfgSection& net = sections.front();
   const std::vector<std::pair<std::string, int>> numbers{{"width", network.size},     {"height", network.size},
                                                          {"batch", network.batch},    {"subdivisions", network.subdivisions},
                                                          {"max_batches", iterations}, {"burn_in", 0}};
@@ -80,18 +80,18 @@ base::Result<darknet::CfgFile> plain_cfg(const std::string& folder, const Networ
   return file;
 }
 
-darknet::CfgFile distributed_cfg(darknet::CfgFile file, const Options& options) {
-  darknet::CfgSection section{"distributed", 0, {}};
+cfg::CfgFile distributed_cfg(cfg::CfgFile file, const Options& options) {
+  cfg::CfgSection section{"distributed", 0, {}};
   for (const auto& [key, value] : options) section.options.push_back({key, value, 0});
   file.sections.insert(file.sections.begin() + 1, section);
   return file;
 }
 
-std::string cfg_text(const darknet::CfgFile& file) {
+std::string cfg_text(const cfg::CfgFile& file) {
   std::string text;
-  for (const darknet::CfgSection& section : file.sections) {
+  for (const cfg::CfgSection& section : file.sections) {
     text += fmt::format("[{}]\n", section.name);
-    for (const darknet::CfgOption& option : section.options) text += fmt::format("{}={}\n", option.key, option.value);
+    for (const cfg::CfgOption& option : section.options) text += fmt::format("{}={}\n", option.key, option.value);
   }
   return text;
 }
@@ -101,15 +101,15 @@ double ConvolutionLayer::forward_flops() const {
   return 2 * outputs * static_cast<double>(shape.in_c * shape.kernel * shape.kernel) / static_cast<double>(groups);
 }
 
-base::Result<std::vector<ConvolutionLayer>> convolution_layers(const darknet::CfgFile& file) {
-  TESSERA_ASSIGN(const darknet::Cfg cfg, darknet::check_cfg(file));
-  const darknet::CfgSection& net = file.sections.front();
-  darknet::LayerShape in{"net", 0, net.integer("channels", 3), net.integer("height", 0), net.integer("width", 0), 0};
+base::Result<std::vector<ConvolutionLayer>> convolution_layers(const cfg::CfgFile& file) {
+  TESSERA_ASSIGN(const cfg::Cfg cfg, cfg::check_cfg(file));
+  const cfg::CfgSection& net = file.sections.front();
+  cfg::LayerShape in{"net", 0, net.integer("channels", 3), net.integer("height", 0), net.integer("width", 0), 0};
   std::vector<ConvolutionLayer> layers;
   const std::size_t first = file.sections.size() - cfg.layers.size();  // after [net] and [distributed]
   for (std::size_t i = 0; i < cfg.layers.size(); ++i) {
-    const darknet::CfgSection& section = file.sections[first + i];
-    const darknet::LayerShape& out = cfg.layers[i];
+    const cfg::CfgSection& section = file.sections[first + i];
+    const cfg::LayerShape& out = cfg.layers[i];
     if (out.type == "convolutional") {
       const int size = static_cast<int>(section.integer("size", 1));
       const int stride = static_cast<int>(section.integer("stride", 1));

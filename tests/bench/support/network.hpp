@@ -28,14 +28,14 @@ const std::vector<Network>& networks();
 
 // The network without [distributed], to be trained for `iterations`, or, with batch 1 and no iterations, to be looked
 // through. Errors: the file cannot be read or has fewer layers.
-[[nodiscard]] base::Result<darknet::CfgFile> plain_cfg(const std::string& folder, const Network& network, int iterations);
+[[nodiscard]] base::Result<cfg::CfgFile> plain_cfg(const std::string& folder, const Network& network, int iterations);
 
 using Options = std::vector<std::pair<std::string, std::string>>;
 
 // `file` with a [distributed] section of these options over all layers that can be wrapped.
-darknet::CfgFile distributed_cfg(darknet::CfgFile file, const Options& options);
+cfg::CfgFile distributed_cfg(cfg::CfgFile file, const Options& options);
 
-std::string cfg_text(const darknet::CfgFile& file);
+std::string cfg_text(const cfg::CfgFile& file);
 
 struct ConvolutionLayer {
   int layer = 0;  // its number in the network
@@ -45,7 +45,7 @@ struct ConvolutionLayer {
   double forward_flops() const;  // of one sample: two per multiply-add
 };
 
-[[nodiscard]] base::Result<std::vector<ConvolutionLayer>> convolution_layers(const darknet::CfgFile& file);
+[[nodiscard]] base::Result<std::vector<ConvolutionLayer>> convolution_layers(const cfg::CfgFile& file);
 
 // Operations of the convolutions in one training iteration of `batch` samples: forward and two backward passes, but
 // nobody needs the gradient of the pictures. Or of one look through, forward only.

@@ -33,7 +33,7 @@ class Adder {
 
   // The next variant's cfg, written; `distributed` empty: without that section.
   base::Result<std::string> write_cfg(int timed, const Options& distributed) {
-    TESSERA_ASSIGN(darknet::CfgFile file, plain_cfg(setup_.cfg_folder, network_, kWarmup + timed));
+    TESSERA_ASSIGN(cfg::CfgFile file, plain_cfg(setup_.cfg_folder, network_, kWarmup + timed));
     if (!distributed.empty()) file = distributed_cfg(std::move(file), distributed);
     TESSERA_TRY(write_text(path("cfg"), cfg_text(file)));
     return path("cfg");
@@ -98,9 +98,9 @@ class Adder {
     TESSERA_TRY(add_trained_by_us(roles_.workers, all, distributed));
     distributed.push_back({"recompute", "on"});
     const std::string recompute = roles_.workers + ", recompute";
-    TESSERA_ASSIGN(darknet::CfgFile plain, plain_cfg(setup_.cfg_folder, network_, 1));
+    TESSERA_ASSIGN(cfg::CfgFile plain, plain_cfg(setup_.cfg_folder, network_, 1));
     plain.path = network_.cfg;  // for the message
-    if (const auto accepted = darknet::check_cfg(distributed_cfg(plain, distributed)); !accepted) {
+    if (const auto accepted = cfg::check_cfg(distributed_cfg(plain, distributed)); !accepted) {
       add_absent(recompute, all, "refused: " + accepted.error().message);
       return {};
     }

@@ -1,0 +1,142 @@
+#include "data/image_file.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <opencv2/imgcodecs.hpp>
+
+#include "base/text.hpp"
+
+namespace tessera::data {
+namespace {
+
+using Bytes = std::array<unsigned char, 32>;
+
+int big_endian(const unsigned char* bytes, int count) {
+  int value = 0;
+  for (int i = 0; i < count; ++i) value = value << 8 | bytes[i];
+  return value;
+}
+
+int little_endian(const unsigned char* bytes) { return bytes[0] | bytes[1] << 8 | bytes[2] << 16 | bytes[3] << 24; }
+
+// Walks a JPEG's segments to the start-of-frame, which has the size.
+ImageSize jpeg_size(std::ifstream& file) {
+  file.seekg(2);
+  std::array<unsigned char, 4> marker;
+  while (file.read(reinterpret_cast<char*>(marker.data()), 4) && marker[0] == 0xFF) {
+    const int kind = marker[1], length = big_endian(&marker[2], 2);
+    if (kind == 0xFF) {  // fill byte before a marker
+      file.seekg(-3, std::ios::cur);
+      continue;
+    }
+    const bool frame = kind >= 0xC0 && kind <= 0xCF && kind != 0xC4 && kind != 0xC8 && kind != 0xCC;
+    if (frame) {
+      std::array<unsigned char, 5> sizes{};
+      if (!file.read(reinterpret_cast<char*>(sizes.data()), 5)) break;
+      return {big_endian(&sizes[3], 2), big_endian(&sizes[1], 2)};
+    }
+    if (length < 2) break;
+    file.seekg(length - 2, std::ios::cur);
+  }
+  return {};
+}
+
+ImageSize header_size(std::ifstream& file) {
+  Bytes start{};
+  file.read(reinterpret_cast<char*>(start.data()), start.size());
+  if (file.gcount() < 26) return {};
+  file.clear();
+  if (start[0] == 0xFF && start[1] == 0xD8) return jpeg_size(file);
+  if (std::memcmp(start.data(), "\x89PNG\r\n\x1a\n", 8) == 0) return {big_endian(&start[16], 4), big_endian(&start[20], 4)};
+  if (start[0] == 'B' && start[1] == 'M') return {little_endian(&start[18]), std::abs(little_endian(&start[22]))};
+  return {};
+}
+
+// Where a cell of the scaled grid lies between two of the original one.
+struct Tap {
+  int first, second;
+  float weight;  // of `second`
+};
+
+std::vector<Tap> taps(int count, int source) {
+  const float step = static_cast<float>(source - 1) / static_cast<float>(count - 1);
+  std::vector<Tap> result;
+  for (int i = 0; i + 1 < count; ++i) {
+    const float at = static_cast<float>(i) * step;
+    const int first = static_cast<int>(at);
+    result.push_back({first, std::min(first + 1, source - 1), at - static_cast<float>(first)});
+  }
+  result.push_back({source - 1, source - 1, 0});
+  return result;
+}
+
+float between(float a, float b, float weight) { return (1 - weight) * a + weight * b; }
+
+}  // namespace
+
+base::Result<cv::Mat> read_image(const std::string& path) {
+  cv::Mat picture;
+  try {
+    picture = cv::imread(path, cv::IMREAD_COLOR);
+  } catch (const cv::Exception&) {
+    picture.release();  // too large, or damaged in a way the decoder throws at: unreadable all the same
+  }
+  if (!picture.empty()) return picture;
+  std::error_code none;
+  if (!std::filesystem::exists(path, none)) return base::error(base::ErrorCode::kNotFound, "{}: there is no such image", path);
+  return base::error(base::ErrorCode::kIo, "{}: cannot be read as an image; it is damaged or of an unknown format", path);
+}
+
+base::Result<ImageSize> read_image_size(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) return base::error(base::ErrorCode::kNotFound, "{}: cannot open the image: {}", path, std::strerror(errno));
+  const ImageSize size = header_size(file);
+  if (size.width > 0 && size.height > 0) return size;
+  file.close();
+  TESSERA_ASSIGN(const cv::Mat picture, read_image(path));
+  return ImageSize{picture.cols, picture.rows};
+}
+
+base::Status write_image(const std::string& path, const cv::Mat& picture) {
+  std::string extension = std::filesystem::path(path).extension().string();
+  std::vector<unsigned char> bytes;
+  try {
+    if (!cv::imencode(extension, picture, bytes)) bytes.clear();
+  } catch (const cv::Exception&) {
+    bytes.clear();  // the extension is no image format
+  }
+  if (bytes.empty()) return base::error(base::ErrorCode::kInvalidArgument, "{}: cannot write this kind of image; use .jpg or .png", path);
+  return base::write_file_atomically(path, {reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+}
+
+// Bilinear with the corners of both grids on each other, first along x, then along y, as upstream's resize_image().
+void letterbox(const cv::Mat& picture, int width, int height, float* planes) {
+  const bool wide =
+      static_cast<float>(width) / static_cast<float>(picture.cols) < static_cast<float>(height) / static_cast<float>(picture.rows);
+  const int inner_width = wide ? width : picture.cols * height / picture.rows;
+  const int inner_height = wide ? picture.rows * width / picture.cols : height;
+  const std::size_t plane = static_cast<std::size_t>(width) * height;
+  std::fill_n(planes, 3 * plane, 0.5f);
+
+  const std::vector<Tap> columns = taps(inner_width, picture.cols), rows = taps(inner_height, picture.rows);
+  const auto scaled_row = [&](int y, std::size_t c, std::vector<float>& out) {
+    const unsigned char* pixels = picture.ptr<unsigned char>(y) + (2 - c);
+    const auto value = [&](int x) { return static_cast<float>(pixels[3 * x] / 255.); };
+    for (std::size_t x = 0; x < columns.size(); ++x) out[x] = between(value(columns[x].first), value(columns[x].second), columns[x].weight);
+  };
+  float* const corner = planes + static_cast<std::size_t>((height - inner_height) / 2) * width + (width - inner_width) / 2;
+  std::vector<float> upper(columns.size()), lower(columns.size());
+  for (std::size_t c = 0; c < 3; ++c)
+    for (std::size_t y = 0; y < rows.size(); ++y) {
+      scaled_row(rows[y].first, c, upper);
+      scaled_row(rows[y].second, c, lower);
+      float* out = corner + c * plane + y * static_cast<std::size_t>(width);
+      for (std::size_t x = 0; x < columns.size(); ++x) out[x] = between(upper[x], lower[x], rows[y].weight);
+    }
+}
+
+}  // namespace tessera::data

@@ -1,0 +1,29 @@
+// Reading pictures, with an error instead of an exit where one is unreadable.
+#pragma once
+
+#include <opencv2/core.hpp>
+
+#include <string>
+
+#include "base/result.hpp"
+
+namespace tessera::data {
+
+// 8-bit BGR of a whole picture.
+[[nodiscard]] base::Result<cv::Mat> read_image(const std::string& path);
+
+struct ImageSize {
+  int width = 0, height = 0;
+};
+
+// From the header of a JPEG, PNG or BMP; other formats are decoded.
+[[nodiscard]] base::Result<ImageSize> read_image_size(const std::string& path);
+
+// Writes in the format the extension says, through a temporary file.
+[[nodiscard]] base::Status write_image(const std::string& path, const cv::Mat& picture);
+
+// The picture as a network sees it in tests: scaled to fit, centred on grey, planes R, G, B in 0..1. Same pixels
+// as upstream's letterbox_image(). `planes` holds 3 * height * width floats.
+void letterbox(const cv::Mat& picture, int width, int height, float* planes);
+
+}  // namespace tessera::data
