@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "darknet/upstream/adam.hpp"
 #include "darknet/upstream/region_backward.hpp"
 #include "darknet/upstream/weights_file.hpp"
 
@@ -43,6 +44,7 @@ base::Result<LoadedNetwork> load_network_file(const std::string& path, std::uint
   loaded.cfg = std::move(cfg);
   loaded.net.reset(parse_network_cfg(plain_path.data()));
   enable_region_backward(loaded.net.get());
+  enable_adam(loaded.net.get(), loaded.cfg.file.sections.front().integer("amsgrad", 0) != 0);
   return loaded;
 }
 

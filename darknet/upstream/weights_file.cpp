@@ -255,14 +255,14 @@ base::Status save_momentum_file(const network* net, const std::string& path, std
   const std::int64_t updates = *net->t;
   file.write(&updates, sizeof updates);
   for (int i = 0; i < net->n; ++i)
-    for (const WeightBlock& block : momentum_blocks(net->layers[i])) file.write(block.values, block.count * sizeof(float));
+    for (const WeightBlock& block : momentum_blocks(*net, net->layers[i])) file.write(block.values, block.count * sizeof(float));
   return file.commit();
 }
 
 base::Status load_momentum_file(network* net, const std::string& path, std::uint64_t hash) {
   TESSERA_ASSIGN(const std::uint64_t bytes, file_size(path, "momentum file"));
   std::uint64_t needed = sizeof kMomentumMagic + sizeof hash + sizeof(std::int64_t);
-  for (int i = 0; i < net->n; ++i) needed += block_bytes(momentum_blocks(net->layers[i]));
+  for (int i = 0; i < net->n; ++i) needed += block_bytes(momentum_blocks(*net, net->layers[i]));
   const File file(std::fopen(path.c_str(), "rb"));
   char magic[sizeof kMomentumMagic];
   std::uint64_t of = 0;
@@ -272,7 +272,7 @@ base::Status load_momentum_file(network* net, const std::string& path, std::uint
       std::fread(&updates, sizeof updates, 1, file.get()) != 1 || of != hash)
     return base::error(base::ErrorCode::kInvalidArgument, "{}: does not belong to these weights", path);
   for (int i = 0; i < net->n; ++i)
-    for (const WeightBlock& block : momentum_blocks(net->layers[i]))
+    for (const WeightBlock& block : momentum_blocks(*net, net->layers[i]))
       if (!read_block(file.get(), block)) return base::error(base::ErrorCode::kIo, "{}: reading failed", path);
   *net->t = static_cast<int>(updates);
   return {};

@@ -1,5 +1,7 @@
 #include "darknet/upstream/weights_layout.hpp"
 
+#include "darknet/upstream/adam.hpp"
+
 namespace tessera::darknet {
 namespace {
 
@@ -27,7 +29,7 @@ void append_connected(const layer& l, LayoutUse use, std::vector<WeightBlock>& b
 }
 
 // Layers made of others keep them in this order.
-std::vector<const layer*> parts(const layer& l) {
+std::vector<layer*> parts(const layer& l) {
   switch (l.type) {
     case RNN:
     case CRNN:
@@ -51,27 +53,16 @@ void append_layer(const layer& l, LayoutUse use, std::vector<WeightBlock>& block
   }
 }
 
-void append_momentum(const layer& l, std::vector<WeightBlock>& blocks) {
+void append_trained(layer& l, std::vector<TrainedArray>& arrays) {
   const bool convolution = l.type == CONVOLUTIONAL || l.type == DECONVOLUTIONAL;
   if (!convolution && l.type != CONNECTED && l.type != LOCAL) return;
   const std::size_t outputs = elements(convolution ? l.n : l.outputs);
   std::size_t weights = elements(l.nweights);
   if (l.type == CONNECTED) weights = elements(l.outputs) * elements(l.inputs);
   if (l.type == LOCAL) weights = elements(l.size * l.size * l.c * l.n) * elements(l.out_w * l.out_h);
-  const auto add = [&](float* values, std::size_t count) {
-    if (values) blocks.push_back({values, count});
-  };
-  add(l.weight_updates, weights);
-  add(l.bias_updates, outputs);
-  if (l.batch_normalize) add(l.scale_updates, outputs);
-  add(l.m, weights);
-  add(l.v, weights);
-  add(l.bias_m, outputs);
-  add(l.bias_v, outputs);
-  if (l.batch_normalize) {
-    add(l.scale_m, outputs);
-    add(l.scale_v, outputs);
-  }
+  arrays.push_back({l.weights, l.weight_updates, &l.m, &l.v, weights});
+  arrays.push_back({l.biases, l.bias_updates, &l.bias_m, &l.bias_v, outputs});
+  if (l.batch_normalize) arrays.push_back({l.scales, l.scale_updates, &l.scale_m, &l.scale_v, outputs});
 }
 
 }  // namespace
@@ -84,10 +75,25 @@ std::vector<WeightBlock> weight_blocks(const layer& l, LayoutUse use) {
   return blocks;
 }
 
-std::vector<WeightBlock> momentum_blocks(const layer& l) {
+std::vector<TrainedArray> trained_arrays(layer& l) {
+  std::vector<TrainedArray> arrays;
+  append_trained(l, arrays);
+  for (layer* part : parts(l)) append_trained(*part, arrays);
+  return arrays;
+}
+
+std::vector<WeightBlock> momentum_blocks(const network& net, const layer& l) {
   std::vector<WeightBlock> blocks;
-  append_momentum(l, blocks);
-  for (const layer* part : parts(l)) append_momentum(*part, blocks);
+  const auto add = [&](float* values, std::size_t count) {
+    if (values) blocks.push_back({values, count});
+  };
+  layer copy = l;
+  const std::vector<TrainedArray> arrays = trained_arrays(copy);
+  for (const TrainedArray& array : arrays) add(array.updates, array.count);
+  for (const TrainedArray& array : arrays) {
+    add(*array.first, array.count);
+    add(*array.second, net.adam == kAmsgrad ? 2 * array.count : array.count);
+  }
   return blocks;
 }
 

@@ -26,7 +26,17 @@ enum class LayoutUse {
 // Empty for a layer without stored weights.
 std::vector<WeightBlock> weight_blocks(const layer& l, LayoutUse use);
 
+// An array that training changes, and what it remembers of it. `second` holds twice as much with AMSGrad (adam.hpp).
+struct TrainedArray {
+  float *values = nullptr, *updates = nullptr;
+  float **first = nullptr, **second = nullptr;  // where the layer keeps Adam's moments; those may be null
+  std::size_t count = 0;
+};
+
+// Of a layer and of those it is made of.
+std::vector<TrainedArray> trained_arrays(layer& l);
+
 // What a training remembers besides weights: momentum, or Adam's moments.
-std::vector<WeightBlock> momentum_blocks(const layer& l);
+std::vector<WeightBlock> momentum_blocks(const network& net, const layer& l);
 
 }  // namespace tessera::darknet

@@ -141,18 +141,18 @@ Chosen choose_backend(const Settings& settings, const std::vector<const Part*>& 
 }
 
 // The layers of the section. Errors name its line.
-Result<Part> section_part(const network& net, const cfg::DistributedSection& section, const Settings& settings, Purpose purpose) {
-  auto range = wrappable_range(net, section.first_layer, purpose);
+Result<Part> section_part(const network& net, const cfg::DistributedSection& section, const Settings& settings) {
+  auto range = wrappable_range(net, section.first_layer);
   if (!range) return base::error(range.error().code, "{}:{}: {}", section.file, section.line, range.error().message);
   if (settings.layers > 0) range->end = range->begin + settings.layers;
-  auto graph = network_graph(net, *range, purpose);
+  auto graph = network_graph(net, *range);
   if (!graph) return base::error(graph.error().code, "{}:{}: {}", section.file, section.line, graph.error().message);
   return Part{*range, std::move(*graph)};
 }
 
-std::vector<Part> equivalent_parts(const network& net, LayerRange taken, Purpose purpose) {
+std::vector<Part> equivalent_parts(const network& net, LayerRange taken) {
   std::vector<Part> parts;
-  for (const LayerRange range : equivalent_ranges(net, taken, purpose)) parts.push_back({range, *network_graph(net, range, purpose)});
+  for (const LayerRange range : equivalent_ranges(net, taken)) parts.push_back({range, *network_graph(net, range)});
   return parts;
 }
 
@@ -181,8 +181,7 @@ void start_here(network* net, const std::vector<Part>& parts, Purpose purpose, c
 }
 
 // What runs where, for networks and rests of networks in this process.
-void announce_here(const network& net, const Sessions& sessions, std::size_t first, Purpose purpose, const std::string& backend,
-                   int threads) {
+void announce_here(const network& net, const Sessions& sessions, std::size_t first, const std::string& backend, int threads) {
   std::vector<bool> ours(static_cast<std::size_t>(net.n));
   std::string layers, others, reason;
   for (std::size_t i = 0; i < sessions.size(); ++i) {
@@ -194,7 +193,7 @@ void announce_here(const network& net, const Sessions& sessions, std::size_t fir
     int end = begin;
     while (end < net.n && !ours[static_cast<std::size_t>(end)]) ++end;
     if (end == begin) continue;
-    if (reason.empty()) reason = reason_against(net, begin, purpose);
+    if (reason.empty()) reason = reason_against(net, begin);
     others += (others.empty() ? "" : ", ") + layers_text({begin, end});
     begin = end;
   }
@@ -260,8 +259,12 @@ Status find_workers(const Settings& settings, const std::string& program, Sessio
 
 Result<std::unique_ptr<darknet::Engine>> attach_section(network* net, const cfg::DistributedSection& section,
                                                         const darknet::EngineOptions& options, const Settings& settings) {
-  TESSERA_ASSIGN(const Part part, section_part(*net, section, settings, Purpose::kTraining));
-  const std::vector<Part> rest = equivalent_parts(*net, part.range, Purpose::kTraining);
+  if (net->adam && (settings.local_workers > 0 || !settings.cluster_file.empty()))
+    return base::error(base::ErrorCode::kInvalidArgument,
+                       "{}:{}: adam=1 works on one device only so far; remove workers=, or adam=1 from [net] and train with momentum",
+                       section.file, section.line);
+  TESSERA_ASSIGN(const Part part, section_part(*net, section, settings));
+  const std::vector<Part> rest = equivalent_parts(*net, part.range);
   for (const auto& note : network_notes(*net, part.range)) say("note: " + note);
 
   SessionOptions session;
@@ -291,7 +294,7 @@ Result<std::unique_ptr<darknet::Engine>> attach_section(network* net, const cfg:
     return base::error(prepared.error().code, "{}:{}: {}", section.file, section.line, prepared.error().message);
   announce_section(*sessions[0], local.get(), workers, backend);
   start_here(net, rest, Purpose::kTraining, settings, chosen.backend, sessions);
-  announce_here(*net, sessions, 1, Purpose::kTraining, chosen.text, own_threads(settings));
+  announce_here(*net, sessions, 1, chosen.text, own_threads(settings));
   return std::make_unique<RangesEngine>(std::move(sessions), std::move(local));
 }
 
@@ -303,7 +306,7 @@ Sessions attach_here(network* net, const std::vector<Part>& parts, Purpose purpo
   const Chosen chosen = choose_backend(settings, measured, purpose, own_threads(settings), options.backend_cache);
   Sessions sessions;
   start_here(net, parts, purpose, settings, chosen.backend, sessions);
-  announce_here(*net, sessions, 0, purpose, chosen.text, own_threads(settings));
+  announce_here(*net, sessions, 0, chosen.text, own_threads(settings));
   return sessions;
 }
 
@@ -313,7 +316,7 @@ Result<std::unique_ptr<darknet::Engine>> attach_engine(network* net, const cfg::
                                                        const darknet::EngineOptions& options) {
   TESSERA_ASSIGN(const Settings settings, settings_of(section, options));
   if (section.present) return attach_section(net, section, options, settings);
-  Sessions sessions = attach_here(net, equivalent_parts(*net, {}, Purpose::kTraining), Purpose::kTraining, settings, options);
+  Sessions sessions = attach_here(net, equivalent_parts(*net, {}), Purpose::kTraining, settings, options);
   if (sessions.empty()) return nullptr;
   return std::make_unique<RangesEngine>(std::move(sessions), nullptr);
 }
@@ -325,9 +328,9 @@ Result<std::unique_ptr<darknet::Inference>> attach_inference(network* net, const
   TESSERA_ASSIGN(const Settings settings, settings_of(here, options));
   std::vector<Part> parts;
   if (section.present)  // as training computes them
-    if (auto part = section_part(*net, here, settings, Purpose::kInference)) parts.push_back(std::move(*part));
+    if (auto part = section_part(*net, here, settings)) parts.push_back(std::move(*part));
   const LayerRange taken = parts.empty() ? LayerRange{} : parts[0].range;
-  for (Part& part : equivalent_parts(*net, taken, Purpose::kInference)) parts.push_back(std::move(part));
+  for (Part& part : equivalent_parts(*net, taken)) parts.push_back(std::move(part));
   Sessions sessions = attach_here(net, parts, Purpose::kInference, settings, options);
   if (sessions.empty()) return nullptr;
   return std::make_unique<RangesInference>(std::move(sessions));

@@ -19,12 +19,11 @@ using graph::LayerKind;
 namespace {
 
 // Why a layer cannot be wrapped, whatever is around it; empty when it can.
-std::string obstacle(const layer& l, Purpose purpose) {
+std::string obstacle(const layer& l) {
   switch (l.type) {
     case CONVOLUTIONAL:
       if (l.groups != 1) return fmt::format("groups={} is not supported, only groups=1", l.groups);
       if (l.binary || l.xnor) return "binary and xnor weights are not supported";
-      if (l.m && purpose == Purpose::kTraining) return "adam is not supported, only momentum";
       return {};
     case MAXPOOL:
       if (l.size > 15) return fmt::format("size={} is larger than 15", l.size);
@@ -121,40 +120,40 @@ bool read_after(const network& net, int index, int end) {
 
 }  // namespace
 
-base::Result<LayerRange> wrappable_range(const network& net, int begin, Purpose purpose) {
+base::Result<LayerRange> wrappable_range(const network& net, int begin) {
   if (begin < 0 || begin >= net.n) return base::error(ErrorCode::kInvalidArgument, "there is no layer {} to wrap", begin);
-  if (const auto reason = obstacle(net.layers[begin], purpose); !reason.empty())
+  if (const auto reason = obstacle(net.layers[begin]); !reason.empty())
     return base::error(ErrorCode::kInvalidArgument, "layer {} cannot be wrapped: {}; put [distributed] before another layer", begin,
                        reason);
   int end = begin;
-  while (end < net.n && obstacle(net.layers[end], purpose).empty()) ++end;
+  while (end < net.n && obstacle(net.layers[end]).empty()) ++end;
   return LayerRange{begin, end};
 }
 
-std::string reason_against(const network& net, int index, Purpose purpose) {
+std::string reason_against(const network& net, int index) {
   const layer& l = net.layers[index];
   if (differs_from_upstream(l)) return "a 1x1 convolution with stride or padding is computed in upstream's own way";
-  return obstacle(l, purpose);
+  return obstacle(l);
 }
 
-std::vector<LayerRange> equivalent_ranges(const network& net, LayerRange taken, Purpose purpose) {
+std::vector<LayerRange> equivalent_ranges(const network& net, LayerRange taken) {
   std::vector<LayerRange> ranges;
-  const auto usable = [&](int i) { return (i < taken.begin || i >= taken.end) && reason_against(net, i, purpose).empty(); };
+  const auto usable = [&](int i) { return (i < taken.begin || i >= taken.end) && reason_against(net, i).empty(); };
   for (int begin = 0; begin < net.n; ++begin) {
     int end = begin;
     bool convolves = false;
     for (; end < net.n && usable(end); ++end) convolves = convolves || net.layers[end].type == CONVOLUTIONAL;
     const LayerRange range{begin, end};
-    if (convolves && network_graph(net, range, purpose)) ranges.push_back(range);
+    if (convolves && network_graph(net, range)) ranges.push_back(range);
     begin = std::max(begin, end);
   }
   return ranges;
 }
 
-base::Result<Graph> network_graph(const network& net, LayerRange range, Purpose purpose) {
-  TESSERA_ASSIGN(const LayerRange possible, wrappable_range(net, range.begin, purpose));
+base::Result<Graph> network_graph(const network& net, LayerRange range) {
+  TESSERA_ASSIGN(const LayerRange possible, wrappable_range(net, range.begin));
   if (range.end > possible.end) {
-    const std::string reason = possible.end < net.n ? obstacle(net.layers[possible.end], purpose) : "the network ends before it";
+    const std::string reason = possible.end < net.n ? obstacle(net.layers[possible.end]) : "the network ends before it";
     return base::error(ErrorCode::kInvalidArgument, "layer {} cannot be wrapped: {}; layers {} to {} can be (layers = {})", possible.end,
                        reason, range.begin, possible.end - 1, possible.end - possible.begin);
   }

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "darknet/upstream/adam.hpp"
+
 namespace tessera::distributed {
 
 using base::ErrorCode;
@@ -51,7 +53,7 @@ Status RangeSession::prepare() {
 
 void RangeSession::forward(const network& net) {
   if (net.w != width_ || net.h != height_) {
-    auto graph = network_graph(*net_, range_, purpose_);
+    auto graph = network_graph(*net_, range_);
     if (!graph) throw PassFailed(graph.error());
     graph_ = std::move(*graph);
     width_ = net.w, height_ = net.h;
@@ -107,7 +109,16 @@ void RangeSession::update(const update_args& arguments) {
   // Callers other than an engine come here without having waited for the sums.
   if (!settled_) require(coordinator_->settle());
   settled_ = false;
+  if (arguments.adam) return adam(arguments);
   coordinator_->commit({arguments.learning_rate, arguments.momentum, arguments.decay, arguments.batch});
+}
+
+// A step of rate 0 and momentum 1 only leaves the gradient in Darknet's *_updates. Workers would have to do the same with
+// what they keep of the momentum: adam=1 is refused with workers.
+void RangeSession::adam(const update_args& arguments) {
+  coordinator_->commit({0, 1, 0, arguments.batch});
+  for (int i = range_.begin; i < range_.end; ++i) darknet::adam_step(net_->layers[i], arguments);
+  require(coordinator_->share_parameters());
 }
 
 Status RangeSession::parameters_changed() { return coordinator_->share_parameters(); }

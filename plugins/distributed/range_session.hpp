@@ -51,6 +51,7 @@ class RangeSession : private WrappedRange {
   void backward(const network& net) override;
   void update(const update_args& arguments) override;
   base::Status parameters_changed() override;
+  void adam(const update_args& arguments);
 
   base::Status try_forward(const network& net);
   void bind(const network& net);

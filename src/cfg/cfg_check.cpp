@@ -55,6 +55,8 @@ class Checker {
     now_ = {"net", net.line, net.integer("channels", 0), net.integer("height", 0), net.integer("width", 0), 0};
     now_.outputs = net.integer("inputs", now_.c * now_.h * now_.w);
     if (now_.outputs == 0) return fail(net.line, "[net] has no input size; give width, height and channels");
+    if (net.integer("amsgrad", 0) && !net.integer("adam", 0))
+      return fail(net.line_of("amsgrad"), "amsgrad=1 is a variant of Adam; write adam=1 as well");
     if (net.text("policy", "constant") == "steps") {
       const CfgOption *steps = net.find("steps"), *scales = net.find("scales");
       if (!steps || !scales) return fail(net.line_of("policy"), "policy=steps needs both steps= and scales=");

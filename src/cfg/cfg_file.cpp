@@ -75,7 +75,8 @@ std::string upstream_text(const CfgFile& file) {
   for (const CfgSection& section : file.sections) {
     if (section.name == "distributed") continue;
     text += fmt::format("[{}]\n", section.name);
-    for (const CfgOption& option : section.options) text += fmt::format("{}={}\n", option.key, option.value);
+    for (const CfgOption& option : section.options)
+      if (option.key != "amsgrad") text += fmt::format("{}={}\n", option.key, option.value);
   }
   return text;
 }

@@ -91,6 +91,12 @@ TEST_CASE("the [distributed] section's mistakes are named with file and line") {
   check_cfg_fails(folder, {"layers=11", "workers=local:2"}, {"bad.cfg:17", "layer 10 cannot be wrapped", "yolo", "layers 0 to 9"});
   check_cfg_fails(folder, {"layers=0", "workers=local:2"}, {"bad.cfg:18", "layers"});
 
+  TrainingCfg cfg;
+  cfg.distributed = {"workers=local:2"};
+  folder.write("adam.cfg", "[net]\nadam=1\n" + cfg.text().substr(cfg.text().find('\n') + 1));
+  Process adam({darknet_program(), "detector", "train", "obj.data", "adam.cfg", "-dont_show"}, folder.path());
+  check_fails(adam, {"adam.cfg:18", "adam=1 works on one device only so far", "remove workers="});
+
   Process missing({darknet_program(), "detector", "train", "obj.data", "absent.cfg", "-dont_show"}, folder.path());
   check_fails(missing, {"absent.cfg"});
 }

@@ -2,8 +2,10 @@
 #include <doctest/doctest.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 
+#include "darknet/upstream/adam.hpp"
 #include "plugins/distributed/distributed_engine.hpp"
 #include "tests/equivalence/shadows.hpp"
 #include "tests/support/random_network.hpp"
@@ -178,12 +180,12 @@ TEST_CASE("layers that cannot be wrapped stay on upstream's code, the others aro
   const testing::Quiet quiet;
   Rng rng(testing::seed());
   const Pair pair(mixed, rng);
-  const auto ranges = distributed::equivalent_ranges(*pair.ours, {}, distributed::Purpose::kTraining);
+  const auto ranges = distributed::equivalent_ranges(*pair.ours, {});
   REQUIRE(ranges.size() == 3);
   CHECK((ranges[0].begin == 0 && ranges[0].end == 2));
   CHECK((ranges[1].begin == 3 && ranges[1].end == 4));
   CHECK((ranges[2].begin == 5 && ranges[2].end == 6));
-  const auto without = distributed::equivalent_ranges(*pair.ours, {0, 2}, distributed::Purpose::kTraining);
+  const auto without = distributed::equivalent_ranges(*pair.ours, {0, 2});
   CHECK(without.size() == 2);
   auto engine = distributed::attach_engine(pair.ours.get(), {}, options_with("blas"));
   REQUIRE(engine);
@@ -205,7 +207,43 @@ TEST_CASE("layers that cannot be wrapped stay on upstream's code, the others aro
   const auto none = distributed::attach_engine(flat.ours.get(), {}, options_with("auto"));
   REQUIRE(none);
   CHECK(*none == nullptr);
-  const auto adam = testing::parse_stock_network(head + "adam=1\n" + convolution(4, 3, 1, 1) + "[avgpool]\n[softmax]\n");
-  CHECK(distributed::equivalent_ranges(*adam, {}, distributed::Purpose::kTraining).empty());
-  CHECK(distributed::equivalent_ranges(*adam, {}, distributed::Purpose::kInference).size() == 1);
+}
+
+// Rules of Adam are tested in optim; here, that every array of every layer takes its steps with its own gradient, on our
+// kernels and on upstream's code.
+TEST_CASE("adam=1 trains on our kernels as on upstream's code, and both as the formulas say") {
+  Rng rng(testing::seed());
+  const std::string convolution = "[convolutional]\nfilters=8\nsize=3\npad=1\nbatch_normalize=1\nactivation=leaky\n";
+  const std::string cfg =
+      "[net]\nbatch=2\nsubdivisions=1\nheight=12\nwidth=12\nchannels=3\nlearning_rate=0.001\ndecay=0.0005\nmax_batches=9\n"
+      "adam=1\nB1=0.8\nB2=0.9\neps=0.001\n" +
+      convolution + "[maxpool]\nsize=2\nstride=2\n" + convolution + "[avgpool]\n[connected]\noutput=3\nactivation=linear\n[softmax]\n";
+  const testing::Quiet quiet;
+  for (const bool amsgrad : {false, true}) {
+    CAPTURE(amsgrad);
+    Pair pair(cfg, rng);
+    for (network* net : {pair.ours.get(), pair.stock.get()}) darknet::enable_adam(net, amsgrad);
+    const auto engine = distributed::attach_engine(pair.ours.get(), {}, options_with("reference"));
+    REQUIRE(engine);
+    REQUIRE(*engine != nullptr);
+    const std::vector<float> before(pair.ours->layers[0].scales, pair.ours->layers[0].scales + 8);
+    for (int iteration = 0; iteration < 4; ++iteration) {
+      const Batch batch(*pair.stock, rng);
+      const float wanted = stock_train_network(pair.stock.get(), batch.stock());
+      const auto got = (*engine)->train_batch(pair.ours.get(), batch.ours(), {});
+      REQUIRE(got);
+      CHECK(std::fabs(*got - wanted) <= 10 * kLossTolerance * std::fabs(wanted));
+      // Adam's first step is as long as the rate, but for eps.
+      if (iteration == 0)
+        for (std::size_t i = 0; i < before.size(); ++i) {
+          const double step = std::fabs(pair.ours->layers[0].scales[i] - before[i]) / get_current_rate(pair.ours.get());
+          CHECK((step > 0.01 && step <= 1.001));
+        }
+    }
+    CHECK(testing::weight_error(*pair.ours, *pair.stock) <= 10 * kWeightTolerance);
+    const layer &ours = pair.ours->layers[0], &stock = pair.stock->layers[0];
+    CHECK(testing::relative_error(ours.v, stock.v, static_cast<std::size_t>((amsgrad ? 2 : 1) * ours.nweights)) <= 0.01);
+    CHECK(testing::relative_error(ours.scale_m, stock.scale_m, 8) <= 0.01);
+    CHECK(std::all_of(ours.weight_updates, ours.weight_updates + ours.nweights, [](float value) { return value == 0; }));
+  }
 }

@@ -25,6 +25,7 @@ const std::map<std::string, Names> kMayKnow = {
     {"program", {"geometry", "graph", "plan"}},
     {"sim", {"geometry", "graph", "plan", "program"}},
     {"kernels", {"geometry"}},
+    {"optim", {}},
     {"wire", {}},
     {"transport", {}},
     {"observe", {"cfg", "data"}},

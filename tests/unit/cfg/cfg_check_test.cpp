@@ -98,6 +98,7 @@ TEST_CASE("layers that do not fit each other") {
   CHECK(starts(mistake("[convolutional]\nfilters=1\n"), "x.cfg:1: the first section is"));
   CHECK(starts(mistake("[net]\nwidth=3\n[maxpool]\n"), "x.cfg:1: [net] has no input size"));
   CHECK(starts(mistake(kNet), "x.cfg:1: the network has no layers"));
+  CHECK(starts(mistake("[net]\nwidth=3\nheight=3\nchannels=3\namsgrad=1\n[maxpool]\n"), "x.cfg:5: amsgrad=1 is a variant of Adam"));
   CHECK(starts(mistake(kNet + "[net]\n"), "x.cfg:5: there is a second [net]"));
   CHECK(starts(mistake(kNet + "[convolutional]\nsize=40\n"), "x.cfg:5: [convolutional] (layer 0) would have no output"));
   CHECK(starts(mistake(kNet + "[convolutional]\nfilters=4\ngroups=3\n"), "x.cfg:7: groups=3 must divide"));

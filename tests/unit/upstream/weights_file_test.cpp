@@ -9,6 +9,7 @@
 #include <fstream>
 #include <iterator>
 
+#include "darknet/upstream/adam.hpp"
 #include "darknet/upstream/network_file.hpp"
 #include "darknet/upstream/weights_file.hpp"
 #include "darknet/upstream/weights_layout.hpp"
@@ -188,7 +189,7 @@ TEST_CASE("momentum comes back bit by bit, to its own weights only") {
   LoadedNetwork ours = load(files, 1), other = load(files, 1);
   float value = 0;
   for (int i = 0; i < ours.net->n; ++i)
-    for (const WeightBlock& block : momentum_blocks(ours.net->layers[i]))
+    for (const WeightBlock& block : momentum_blocks(*ours.net, ours.net->layers[i]))
       for (std::size_t k = 0; k < block.count; ++k) block.values[k] = value += 0.5f;
   REQUIRE(value > 0);
   *ours.net->t = 9;
@@ -200,6 +201,25 @@ TEST_CASE("momentum comes back bit by bit, to its own weights only") {
   CHECK(other.net->layers[6].weight_updates[2] == ours.net->layers[6].weight_updates[2]);
   files.write("m", files.read("m") + "x");
   CHECK_FALSE(load_momentum_file(other.net.get(), files.path("m"), 42));
+}
+
+TEST_CASE("Adam's moments are saved with the momentum, AMSGrad's largest ones, too") {
+  const Files files;
+  std::string cfg = kCfg;
+  files.write("x.cfg", cfg.insert(cfg.find("batch=2"), "adam=1\namsgrad=1\n"));
+  LoadedNetwork ours = load(files, 1), other = load(files, 1);
+  CHECK(ours.net->adam == kAmsgrad);
+  const layer &convolution = ours.net->layers[0], &connected = ours.net->layers[6];
+  convolution.v[2 * convolution.nweights - 1] = 3;
+  convolution.scale_v[7] = 4;
+  connected.m[5] = 5;
+  REQUIRE(save_momentum_file(ours.net.get(), files.path("m"), 42));
+  REQUIRE(load_momentum_file(other.net.get(), files.path("m"), 42));
+  CHECK(other.net->layers[0].v[2 * convolution.nweights - 1] == 3);
+  CHECK(other.net->layers[0].scale_v[7] == 4);
+  CHECK(other.net->layers[6].m[5] == 5);
+  files.write("x.cfg", kCfg);
+  CHECK_FALSE(load_momentum_file(load(files, 1).net.get(), files.path("m"), 42));
 }
 
 TEST_CASE("upstream's own save and load go through the seams") {
