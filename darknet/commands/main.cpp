@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/heap.hpp"
+#include "base/output.hpp"
 #include "base/text.hpp"
 #include "darknet/commands/arguments.hpp"
 #include "darknet/commands/commands.hpp"
@@ -111,6 +112,7 @@ int dispatch(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  tessera::base::keep_output_from_failing();
   tessera::base::return_freed_memory();
   try {
     return dispatch(argc, argv);

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/heap.hpp"
+#include "base/output.hpp"
 #include "darknet/commands/run_command.hpp"
 
 namespace {
@@ -26,6 +27,7 @@ int run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  tessera::base::keep_output_from_failing();
   tessera::base::return_freed_memory(4 * tessera::base::kMebibyte);  // most messages are smaller
   try {
     return run(argc, argv);

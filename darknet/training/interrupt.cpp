@@ -8,23 +8,27 @@ namespace {
 // A signal handler can reach nothing but a global.
 volatile std::sig_atomic_t signals_received = 0;
 
-void note_signal(int signal) {
+constexpr int kSignals[] = {SIGINT, SIGTERM, SIGHUP};
+
+// What is ignored stays so: nohup ignores SIGHUP, shells SIGINT in the background.
+void answer_with(void (*handler)(int)) {
+  for (const int signal : kSignals)
+    if (std::signal(signal, handler) == SIG_IGN) std::signal(signal, SIG_IGN);
+}
+
+void note_signal(int) {
   signals_received = signals_received + 1;
-  std::signal(signal, SIG_DFL);
+  answer_with(SIG_DFL);
 }
 
 }  // namespace
 
 InterruptGuard::InterruptGuard() {
   signals_received = 0;
-  std::signal(SIGINT, note_signal);
-  std::signal(SIGTERM, note_signal);
+  answer_with(note_signal);
 }
 
-InterruptGuard::~InterruptGuard() {
-  std::signal(SIGINT, SIG_DFL);
-  std::signal(SIGTERM, SIG_DFL);
-}
+InterruptGuard::~InterruptGuard() { answer_with(SIG_DFL); }
 
 bool InterruptGuard::interrupted() { return signals_received != 0; }
 

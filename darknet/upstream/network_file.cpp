@@ -33,9 +33,23 @@ MemoryFile::~MemoryFile() { ::close(handle_); }
 
 std::string MemoryFile::path() const { return fmt::format("/proc/self/fd/{}", handle_); }
 
+base::Status check_memory(const cfg::Cfg& cfg) {
+  const double bytes = static_cast<double>(cfg.floats) * sizeof(float);
+  void* const taken = bytes > static_cast<double>(SIZE_MAX / 2) ? MAP_FAILED
+                                                                : ::mmap(nullptr, static_cast<std::size_t>(bytes) + 1,
+                                                                         PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (taken != MAP_FAILED) return ::munmap(taken, static_cast<std::size_t>(bytes) + 1), base::Status{};
+  return base::error(
+      base::ErrorCode::kInvalidArgument,
+      "{}:{}: this network has {:.1f} GB of values, more memory than this machine gives; raise subdivisions=, or make the input "
+      "or the layers smaller",
+      cfg.file.path, cfg.file.sections.front().line, bytes / 1e9);
+}
+
 base::Result<LoadedNetwork> load_network_file(const std::string& path, std::uint64_t seed) {
   TESSERA_ASSIGN(cfg::CfgFile file, cfg::read_cfg_file(path));
   TESSERA_ASSIGN(cfg::Cfg cfg, cfg::check_cfg(std::move(file)));
+  TESSERA_TRY(check_memory(cfg));
   TESSERA_ASSIGN(const std::unique_ptr<MemoryFile> plain, MemoryFile::create(cfg::upstream_text(cfg.file)));
   for (const std::string& warning : cfg.file.warnings) fmt::print(stderr, "warning: {}\n", warning);
   std::srand(static_cast<unsigned>(seed));  // upstream draws weights with rand()

@@ -26,6 +26,9 @@ struct LoadedNetwork {
   std::unique_ptr<Inference> inference;  // of networks for tests; goes before the network does
 };
 
+// Upstream allocates without looking at what it gets. Asks the system first whether it would give that much.
+[[nodiscard]] base::Status check_memory(const cfg::Cfg& cfg);
+
 // Checks the cfg and has upstream build the network from it, its random weights drawn from `seed`. Upstream's parser
 // sees the cfg without the [distributed] section and without comments.
 [[nodiscard]] base::Result<LoadedNetwork> load_network_file(const std::string& cfg, std::uint64_t seed);

@@ -2,7 +2,9 @@
 // here (darknet/README.md lists them). Programs linked without the wraps never pull this file in.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <cmath>
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
@@ -51,6 +53,7 @@ network* __wrap_parse_network_cfg(char* filename) {
   using namespace tessera;
   cfg::CfgFile file = value_or_fail(cfg::read_cfg_file(filename));
   const cfg::Cfg cfg = value_or_fail(cfg::check_cfg(std::move(file)));
+  if (const auto room = darknet::check_memory(cfg); !room) fail(room.error().message);
   const auto plain = value_or_fail(darknet::MemoryFile::create(cfg::upstream_text(cfg.file)));
   std::string path = plain->path();
   return __real_parse_network_cfg(path.data());
@@ -71,6 +74,30 @@ void __wrap_save_weights(network* net, char* filename) { __wrap_save_weights_upt
 void __wrap_file_error(char* filename) { fail(fmt::format("{}: cannot open: {}", filename, std::strerror(errno))); }
 
 void __wrap_error(const char* message) { fail(message); }
+
+detection* __real_get_network_boxes(network* net, int w, int h, float thresh, float hier, int* map, int relative, int* num);
+
+// Upstream counts the boxes above the threshold in one loop and fills them in by another, which disagree about what is no
+// number. Nonsense is no object: where weights or cfg are not what they should be, the layer is named and has none.
+detection* __wrap_get_network_boxes(network* net, int w, int h, float thresh, float hier, int* map, int relative, int* num) {
+  for (int i = 0; i < net->n; ++i) {
+    const layer& l = net->layers[i];
+    if (l.type != YOLO && l.type != REGION && l.type != DETECTION) continue;
+    float* const end = l.output + static_cast<std::ptrdiff_t>(l.outputs) * l.batch;
+    const auto bad = [](float value) { return !std::isfinite(value); };
+    if (std::find_if(l.output, end, bad) == end) continue;
+    fmt::print(stderr, "warning: {}: its output is not all numbers; no objects there; is it the right weights file?\n",
+               tessera::darknet::layer_label(net, i));
+    std::fill(l.output, end, 0.0f);
+  }
+  detection* const found = __real_get_network_boxes(net, w, h, thresh, hier, map, relative, num);
+  for (detection* one = found; one != found + *num; ++one)
+    if (!std::isfinite(one->bbox.x + one->bbox.y + one->bbox.w + one->bbox.h)) {
+      one->objectness = 0;
+      std::fill_n(one->prob, one->classes, 0.0f);
+    }
+  return found;
+}
 
 // The loss layers print a line each for every subdivision, full of -nan where a head saw no object. Other output
 // passes.

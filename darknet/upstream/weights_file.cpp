@@ -94,10 +94,6 @@ struct Header {
   bool transposed = false;
 };
 
-std::string layer_label(const network* net, int index) {
-  return fmt::format("layer {} ({})", index, layer_type_name(net->layers[index].type));
-}
-
 std::uint64_t block_bytes(const std::vector<WeightBlock>& blocks) {
   std::uint64_t bytes = 0;
   for (const WeightBlock& block : blocks) bytes += block.count * sizeof(float);
@@ -276,6 +272,10 @@ base::Status load_momentum_file(network* net, const std::string& path, std::uint
       if (!read_block(file.get(), block)) return base::error(base::ErrorCode::kIo, "{}: reading failed", path);
   *net->t = static_cast<int>(updates);
   return {};
+}
+
+std::string layer_label(const network* net, int index) {
+  return fmt::format("layer {} ({})", index, layer_type_name(net->layers[index].type));
 }
 
 std::string first_bad_layer(const network* net) {

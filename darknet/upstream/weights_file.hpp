@@ -42,6 +42,9 @@ inline base::Status (*weights_loaded)(const network& net) = nullptr;
 [[nodiscard]] base::Status save_momentum_file(const network* net, const std::string& path, std::uint64_t hash);
 [[nodiscard]] base::Status load_momentum_file(network* net, const std::string& path, std::uint64_t hash);
 
+// "layer 3 (convolutional)".
+std::string layer_label(const network* net, int index);
+
 // The first layer whose output or weights hold a value that is not finite, as "layer 3 (convolutional), in its
 // output"; "" when there is none.
 std::string first_bad_layer(const network* net);

@@ -1,6 +1,7 @@
 #include "base/text.hpp"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -72,9 +73,18 @@ std::optional<double> to_real(std::string_view text) {
   return value;
 }
 
+base::Status check_regular(const std::string& path, std::string_view what) {
+  struct stat found {};
+  if (::stat(path.c_str(), &found) != 0)
+    return base::error(base::ErrorCode::kNotFound, "{}: cannot open the {}: {}", path, what, std::strerror(errno));
+  if (S_ISDIR(found.st_mode)) return base::error(base::ErrorCode::kNotFound, "{}: is a folder; the {} must be a file", path, what);
+  if (!S_ISREG(found.st_mode))
+    return base::error(base::ErrorCode::kNotFound, "{}: is a pipe or a device; the {} must be a file", path, what);
+  return {};
+}
+
 base::Result<std::vector<std::string>> read_lines(const std::string& path, std::string_view what) {
-  if (std::filesystem::is_directory(path))
-    return base::error(base::ErrorCode::kNotFound, "{}: is a folder; the {} must be a file", path, what);
+  TESSERA_TRY(check_regular(path, what));
   std::ifstream file(path);
   if (!file) return base::error(base::ErrorCode::kNotFound, "{}: cannot open the {}: {}", path, what, std::strerror(errno));
   std::vector<std::string> lines;

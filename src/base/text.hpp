@@ -23,6 +23,9 @@ std::vector<std::string> split(std::string_view text, char separator);
 std::optional<long> to_integer(std::string_view text);
 std::optional<double> to_real(std::string_view text);
 
+// Opening it cannot wait for ever: it is there and a regular file, no folder, pipe or device. kNotFound otherwise.
+[[nodiscard]] base::Status check_regular(const std::string& path, std::string_view what);
+
 // Lines of a text file, trimmed, without line ends; `what` names the file's purpose in the error.
 [[nodiscard]] base::Result<std::vector<std::string>> read_lines(const std::string& path, std::string_view what);
 

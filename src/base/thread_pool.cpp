@@ -1,12 +1,20 @@
 #include "base/thread_pool.hpp"
 
+#include <new>
+#include <system_error>
+
 #include "base/check.hpp"
 
 namespace tessera::base {
 
 ThreadPool::ThreadPool(int threads) {
   TESSERA_CHECK(threads >= 1, "threads={}", threads);
-  for (int thread = 1; thread < threads; ++thread) workers_.emplace_back([this, thread] { work(thread); });
+  // Where the system gives no more threads, those that started do the work.
+  try {
+    for (int thread = 1; thread < threads; ++thread) workers_.emplace_back([this, thread] { work(thread); });
+  } catch (const std::system_error&) {
+  } catch (const std::bad_alloc&) {
+  }
 }
 
 ThreadPool::~ThreadPool() {

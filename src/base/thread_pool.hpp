@@ -10,7 +10,8 @@
 
 namespace tessera::base {
 
-// `threads` counts the caller: ThreadPool(1) starts no thread and runs everything in the calling one.
+// `threads` counts the caller: ThreadPool(1) starts no thread and runs everything in the calling one. Where the system
+// refuses a thread, the pool has fewer (size()).
 // parallel_for() is called from one thread at a time and must not be nested.
 class ThreadPool {
  public:

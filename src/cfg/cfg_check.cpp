@@ -1,5 +1,10 @@
 #include "cfg/cfg_check.hpp"
 
+#include <algorithm>
+#include <climits>
+#include <cstdint>
+#include <initializer_list>
+#include <limits>
 #include <set>
 #include <utility>
 
@@ -11,6 +16,14 @@ namespace {
 
 constexpr long kYoloBoxes = 90;    // boxes per image a [yolo] layer can hold (upstream's make_yolo_layer)
 constexpr long kRegionBoxes = 30;  // and a [region] layer
+
+// Saturates: what does not fit is far beyond every limit.
+std::int64_t product(std::initializer_list<std::int64_t> factors) {
+  std::int64_t value = 1;
+  for (const std::int64_t factor : factors)
+    if (__builtin_mul_overflow(value, factor, &value)) return std::numeric_limits<std::int64_t>::max();
+  return value;
+}
 
 // Walks the sections once, keeping the shape each layer hands to the next.
 class Checker {
@@ -53,7 +66,10 @@ class Checker {
       return fail(net.line_of("subdivisions"), "batch={} is no multiple of subdivisions={}; Darknet would train on {} images; change one",
                   batch, subdivisions, batch / subdivisions * subdivisions);
     now_ = {"net", net.line, net.integer("channels", 0), net.integer("height", 0), net.integer("width", 0), 0};
+    rows_ = product({batch / subdivisions, net.integer("time_steps", 1)});
+    TESSERA_TRY(check_count(net.line, "[net]", product({batch, now_.c, now_.h, now_.w}), "values in a batch"));
     now_.outputs = net.integer("inputs", now_.c * now_.h * now_.w);
+    TESSERA_TRY(check_count(net.line_of("inputs"), "[net]", product({batch, now_.outputs}), "values in a batch"));
     if (now_.outputs == 0) return fail(net.line, "[net] has no input size; give width, height and channels");
     if (net.integer("amsgrad", 0) && !net.integer("adam", 0))
       return fail(net.line_of("amsgrad"), "amsgrad=1 is a variant of Adam; write adam=1 as well");
@@ -88,6 +104,12 @@ class Checker {
       return fail(section.line, "[{}] (layer {}) needs a map, but what comes before it gives a flat vector of {}", type, cfg_.layers.size(),
                   now_.outputs);
     TESSERA_TRY(shape(type, section, next));
+    const std::string label = fmt::format("[{}] (layer {})", type, cfg_.layers.size());
+    TESSERA_TRY(check_count(section.line, label, product({rows_, next.outputs}), "outputs in a batch"));
+    TESSERA_TRY(check_count(section.line, label, weights_, "weights"));
+    TESSERA_TRY(check_count(section.line, label, columns_, "values in its unrolled input"));
+    cfg_.floats += 2 * (product({rows_, next.outputs}) + weights_) + columns_;
+    weights_ = columns_ = 0;
     if (next.outputs <= 0 || next.c < 0 || next.h < 0 || next.w < 0)
       return fail(section.line, "[{}] (layer {}) would have no output: its input is only {}x{}x{}; check size, stride and padding", type,
                   cfg_.layers.size(), now_.w, now_.h, now_.c);
@@ -96,11 +118,17 @@ class Checker {
     return {};
   }
 
+  // Upstream counts in int; a product beyond it is a crash there.
+  base::Status check_count(int line, const std::string& label, std::int64_t count, const char* what) const {
+    if (count <= INT_MAX) return {};
+    return fail(line, "{} would have more than {} {}; make its numbers, the input or batch= smaller", label, INT_MAX, what);
+  }
+
   static void set_map(LayerShape& next, long c, long h, long w) {
     next.c = c;
     next.h = h;
     next.w = w;
-    next.outputs = h <= 0 || w <= 0 ? 0 : c * h * w;
+    next.outputs = h <= 0 || w <= 0 ? 0 : product({c, h, w});
   }
 
   static void set_flat(LayerShape& next, long outputs) {
@@ -120,34 +148,54 @@ class Checker {
       if (now_.c % groups != 0 || filters % groups != 0)
         return fail(s.line_of("groups"), "groups={} must divide the {} input channels and filters={}", groups, now_.c, filters);
       set_map(next, filters, slid(now_.h, size, stride, 2 * padding), slid(now_.w, size, stride, 2 * padding));
+      weights_ = product({filters, now_.c / groups, size, size});
+      columns_ = product({now_.c / groups, size, size, next.h, next.w});
     } else if (type == "deconvolutional") {
       set_map(next, filters, (now_.h - 1) * stride + size - 2 * padding, (now_.w - 1) * stride + size - 2 * padding);
+      weights_ = product({filters, now_.c, size, size});
+      columns_ = product({filters, size, size, now_.h, now_.w});
     } else if (type == "local") {
       const long lost = s.integer("pad", 0) ? 1 : size;
       set_map(next, filters, (now_.h - lost) / stride + 1, (now_.w - lost) / stride + 1);
+      weights_ = product({filters, now_.c, size, size, next.h, next.w});
     } else if (type == "maxpool") {
       const long window = s.integer("size", stride), pad = s.integer("padding", window - 1);
+      if (pad > 2 * (window - 1) && pad > 0)
+        return fail(s.line_of("padding"), "padding={} is so much that windows of size={} would see nothing of the map; at most {} is good",
+                    pad, window, 2 * (window - 1));
       set_map(next, now_.c, slid(now_.h, window, stride, pad), slid(now_.w, window, stride, pad));
     } else if (type == "avgpool") {
       set_map(next, now_.c, 1, 1);
     } else if (type == "crop") {
-      set_map(next, now_.c, s.integer("crop_height", 1), s.integer("crop_width", 1));
+      const long height = s.integer("crop_height", 1), width = s.integer("crop_width", 1);
+      if (height > now_.h || width > now_.w)
+        return fail(s.line, "[crop] takes {}x{} out of a map of only {}x{}; make crop_width= and crop_height= smaller", width, height,
+                    now_.w, now_.h);
+      set_map(next, now_.c, height, width);
+    } else if (type == "normalization") {
+      if (s.integer("size", 5) / 2 > now_.c)
+        return fail(s.line_of("size"), "size={} reaches over more than the {} channels there are", s.integer("size", 5), now_.c);
     } else if (type == "reorg") {
-      shape_reorg(s, next);
+      return shape_reorg(s, next);
     } else if (type == "upsample") {
       const long by = s.integer("stride", 2);
       if (by == 0) return fail(s.line_of("stride"), "stride=0 is no good value; 2 doubles the map, -2 halves it");
-      by > 0 ? set_map(next, now_.c, now_.h * by, now_.w * by) : set_map(next, now_.c, now_.h / -by, now_.w / -by);
+      by > 0 ? set_map(next, now_.c, product({now_.h, by}), product({now_.w, by})) : set_map(next, now_.c, now_.h / -by, now_.w / -by);
     } else if (type == "route") {
       return shape_route(s, next);
     } else if (type == "shortcut") {
       return shape_shortcut(s);
     } else if (type == "connected") {
       set_map(next, s.integer("output", 1), 1, 1);
+      weights_ = product({next.outputs, now_.outputs});
     } else if (type == "rnn" || type == "gru" || type == "lstm") {
       set_flat(next, s.integer("output", 1));
+      weights_ = product({next.outputs, std::max(next.outputs, now_.outputs)});
     } else if (type == "crnn") {
       set_map(next, s.integer("output_filters", 1), now_.h, now_.w);
+      const long hidden = s.integer("hidden_filters", 1), most = std::max({hidden, now_.c, next.c});
+      weights_ = product({hidden, most, 9});
+      columns_ = product({most, 9, now_.h, now_.w});
     } else if (type == "dropout" && cfg_.layers.empty()) {
       return fail(s.line, "[dropout] cannot be the first layer");
     } else if (type == "yolo") {
@@ -162,13 +210,21 @@ class Checker {
     return {};
   }
 
-  void shape_reorg(const CfgSection& s, LayerShape& next) const {
+  base::Status shape_reorg(const CfgSection& s, LayerShape& next) const {
     const long stride = s.integer("stride", 1);
-    if (s.integer("reverse", 0))
-      set_map(next, now_.c / (stride * stride), now_.h * stride, now_.w * stride);
+    const bool reverse = s.integer("reverse", 0) != 0, copies = s.integer("extra", 0) != 0 || s.integer("flatten", 0) != 0;
+    const std::int64_t cells = product({stride, stride});
+    // Upstream takes the channels apart in stride x stride groups in both directions.
+    if (!copies && (now_.c % cells != 0 || (!reverse && (now_.h % stride != 0 || now_.w % stride != 0))))
+      return fail(s.line_of("stride"),
+                  "stride={} does not fit: {}x{} (stride x stride) must divide the {} channels, and stride the map of {}x{}", stride,
+                  stride, stride, now_.c, now_.w, now_.h);
+    if (reverse)
+      set_map(next, now_.c / cells, product({now_.h, stride}), product({now_.w, stride}));
     else
-      set_map(next, now_.c * stride * stride, now_.h / stride, now_.w / stride);
-    if (s.integer("extra", 0)) set_flat(next, now_.h * now_.w * now_.c + s.integer("extra", 0));
+      set_map(next, product({now_.c, cells}), now_.h / stride, now_.w / stride);
+    if (s.integer("extra", 0)) set_flat(next, now_.outputs + s.integer("extra", 0));
+    return {};
   }
 
   base::Result<const LayerShape*> source(const CfgSection& s, std::string_view key, long index) const {
@@ -290,7 +346,9 @@ class Checker {
 
   Cfg cfg_;
   LayerShape now_;
-  std::size_t before_ = 0;  // section index of the latest layer
+  std::int64_t rows_ = 1;                   // of upstream's batch
+  std::int64_t weights_ = 0, columns_ = 0;  // of the layer at hand
+  std::size_t before_ = 0;                  // section index of the latest layer
 };
 
 }  // namespace

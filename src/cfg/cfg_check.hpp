@@ -2,6 +2,7 @@
 // classes. What upstream would find by an assert, a crash, or never, is found here with file and line.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -25,6 +26,7 @@ struct Cfg {
   std::vector<LayerShape> layers;
   int classes = 0;  // of the detection heads; 0 without one
   int classes_line = 0;
+  std::int64_t floats = 0;  // that upstream's network of it keeps at least: outputs, deltas, weights and their updates
 };
 
 [[nodiscard]] base::Result<Cfg> check_cfg(CfgFile file);

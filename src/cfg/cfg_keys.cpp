@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <array>
+#include <climits>
+#include <cmath>
+#include <cstdlib>
 #include <string>
 #include <vector>
 
@@ -182,14 +185,17 @@ bool all_parts(const std::string& value, auto&& accepts) {
   return std::all_of(parts.begin(), parts.end(), accepts);
 }
 
+constexpr long kMostInteger = 2000000000;  // fits upstream's int
+
 // Empty when `value` is good, else what it should be.
 std::string wanted(ValueKind kind, const std::string& value) {
   const auto whole = base::to_integer(value);
-  const auto at_least = [&](long least) { return whole && *whole >= least && *whole <= 2000000000; };
-  const auto integer = [](const std::string& part) { return base::to_integer(part).has_value(); };
+  const auto at_least = [&](long least) { return whole && *whole >= least && *whole <= kMostInteger; };
+  const auto integer = [](const std::string& part) { return std::abs(base::to_integer(part).value_or(LONG_MAX)) <= kMostInteger; };
+  const auto real = [](const std::string& part) { return std::isfinite(static_cast<float>(base::to_real(part).value_or(NAN))); };
   switch (kind) {
     case kInteger:
-      return whole ? "" : "a whole number";
+      return whole && *whole >= -kMostInteger && *whole <= kMostInteger ? "" : "a whole number";
     case kPositive:
       return at_least(1) ? "" : "a whole number of at least 1";
     case kCount:
@@ -197,11 +203,11 @@ std::string wanted(ValueKind kind, const std::string& value) {
     case kSwitch:
       return whole && (*whole == 0 || *whole == 1) ? "" : "0 or 1";
     case kReal:
-      return base::to_real(value) ? "" : "a number";
+      return real(value) ? "" : "a number";
     case kIntegers:
       return all_parts(value, integer) ? "" : "whole numbers with commas between";
     case kReals:
-      return all_parts(value, [](const std::string& part) { return base::to_real(part).has_value(); }) ? "" : "numbers with commas between";
+      return all_parts(value, real) ? "" : "numbers with commas between";
     case kActivation:
       return contains(kActivations, value) ? "" : "one of " + one_of(kActivations);
     case kPolicy:

@@ -56,6 +56,15 @@ ImageSize header_size(std::ifstream& file) {
   return {};
 }
 
+// A few kilobytes can claim any size, and decoding would take the memory for it.
+constexpr std::int64_t kMostPixels = std::int64_t{1} << 27;
+
+base::Status check_pixels(const std::string& path, ImageSize size) {
+  if (std::int64_t{size.width} * size.height <= kMostPixels) return {};
+  return base::error(base::ErrorCode::kInvalidArgument, "{}: {}x{} pixels are more than the {} million an image may have; scale it down",
+                     path, size.width, size.height, kMostPixels / 1000000);
+}
+
 // Where a cell of the scaled grid lies between two of the original one.
 struct Tap {
   int first, second;
@@ -79,22 +88,25 @@ float between(float a, float b, float weight) { return (1 - weight) * a + weight
 }  // namespace
 
 base::Result<cv::Mat> read_image(const std::string& path) {
+  TESSERA_TRY(base::check_regular(path, "image"));
+  std::ifstream file(path, std::ios::binary);
+  TESSERA_TRY(check_pixels(path, header_size(file)));
   cv::Mat picture;
   try {
     picture = cv::imread(path, cv::IMREAD_COLOR);
-  } catch (const cv::Exception&) {
+  } catch (const std::exception&) {
     picture.release();  // too large, or damaged in a way the decoder throws at: unreadable all the same
   }
   if (!picture.empty()) return picture;
-  std::error_code none;
-  if (!std::filesystem::exists(path, none)) return base::error(base::ErrorCode::kNotFound, "{}: there is no such image", path);
   return base::error(base::ErrorCode::kIo, "{}: cannot be read as an image; it is damaged or of an unknown format", path);
 }
 
 base::Result<ImageSize> read_image_size(const std::string& path) {
+  TESSERA_TRY(base::check_regular(path, "image"));
   std::ifstream file(path, std::ios::binary);
   if (!file) return base::error(base::ErrorCode::kNotFound, "{}: cannot open the image: {}", path, std::strerror(errno));
   const ImageSize size = header_size(file);
+  TESSERA_TRY(check_pixels(path, size));
   if (size.width > 0 && size.height > 0) return size;
   file.close();
   TESSERA_ASSIGN(const cv::Mat picture, read_image(path));

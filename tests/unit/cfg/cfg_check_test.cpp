@@ -150,3 +150,24 @@ TEST_CASE("every cfg that upstream ships is accepted") {
   }
   CHECK(count > 30);
 }
+
+TEST_CASE("numbers whose products upstream could not count, and numbers that are none, are refused with file and line") {
+  const std::string conv = "[convolutional]\nfilters=6\n", net = "[net]\nwidth=32\nheight=32\nchannels=3\n";
+  CHECK(mistake(net + conv) == "none");
+  for (const char* layer :
+       {"[convolutional]\nfilters=1000000000\n", "[convolutional]\nfilters=357913942\nsize=3\n", "[convolutional]\npadding=1000000000\n",
+        "[reorg]\nstride=4\n", "[reorg]\nstride=2000000000\n", "[reorg]\nreverse=1\nstride=2000000000\n", "[upsample]\nstride=100000\n",
+        "[upsample]\nstride=2000000000\n", "[connected]\noutput=2000000000\n", "[maxpool]\nsize=2\nstride=2\npadding=2000000000\n",
+        "[maxpool]\nsize=2\npadding=3\n", "[normalization]\nsize=1000000000\n", "[crop]\ncrop_width=33\ncrop_height=32\n",
+        "[lstm]\noutput=2000000000\n", "[crnn]\noutput_filters=2000000000\n", "[local]\nfilters=2000000\n",
+        "[deconvolutional]\nfilters=2000000000\n"}) {
+    INFO(layer);
+    CHECK(starts(mistake(net + conv + layer), "x.cfg:"));
+  }
+  CHECK(starts(mistake("[net]\nwidth=65536\nheight=65536\nchannels=3\n" + conv), "x.cfg:1: [net] would have more than"));
+  CHECK(starts(mistake(net + "batch=1000000000\n" + conv), "x.cfg:1:"));
+  CHECK(starts(mistake(net + "batch=2000000000\nsubdivisions=2000000000\ntime_steps=2000000000\n" + conv), "x.cfg:"));
+  for (const char* number : {"nan", "-nan", "inf", "1e99", "nan(1)"})
+    CHECK(starts(mistake(net + "learning_rate=" + number + "\n" + conv), "x.cfg:5: learning_rate="));
+  CHECK(starts(mistake(net + "[route]\nlayers=99999999999999999\n"), "x.cfg:6:"));
+}
