@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <fstream>
 #include <numeric>
+#include <optional>
 #include <thread>
 
 #include "base/clock.hpp"
@@ -12,6 +13,7 @@
 #include "darknet/commands/engines.hpp"
 #include "darknet/commands/test_inputs.hpp"
 #include "darknet/commands/training_options.hpp"
+#include "darknet/training/classifier_set.hpp"
 #include "darknet/training/preflight.hpp"
 #include "darknet/training/resume.hpp"
 #include "darknet/training/training_loop.hpp"
@@ -21,46 +23,14 @@
 namespace tessera::darknet {
 namespace {
 
-// The list of texts that say a picture's class by its path: labels=, or names= where that is all there is.
-base::Result<std::vector<std::string>> read_labels_list(const cfg::DataFile& data, int outputs) {
-  if (!data.tree.empty())
-    return base::error(base::ErrorCode::kInvalidArgument, "{}: class trees are not supported; remove tree=", data.where("tree"));
-  const std::string key = data.labels.empty() ? "names" : "labels";
-  const std::string path = data.labels.empty() ? data.names : data.labels;
-  if (path.empty())
-    return base::error(base::ErrorCode::kInvalidArgument,
-                       "{}: has no labels=; add labels = FILE with one label per line, each a part of its pictures' paths", data.path);
-  TESSERA_ASSIGN(std::vector<std::string> labels, base::read_list(path, "list of labels"));
-  if (data.classes && static_cast<std::size_t>(data.classes) != labels.size())
-    return base::error(base::ErrorCode::kInvalidArgument, "{}: {} has {} labels, but classes={}; make them equal", data.where(key), path,
-                       labels.size(), data.classes);
-  if (static_cast<std::size_t>(outputs) != labels.size())
-    return base::error(base::ErrorCode::kInvalidArgument, "{}: {} has {} labels, but the network has {} outputs; make them equal",
-                       data.where(key), path, labels.size(), outputs);
-  return labels;
-}
-
 base::Status check_classifier(const LoadedNetwork& loaded) {
   const std::string& path = loaded.cfg.file.path;
   if (loaded.cfg.classes > 0)
     return base::error(base::ErrorCode::kInvalidArgument, "{}: is a detector's cfg; use `darknet detector`", path);
-  if (loaded.net->c != 3)
-    return base::error(base::ErrorCode::kInvalidArgument, "{}: channels={}, but pictures have 3; write channels=3 in [net]", path,
-                       loaded.net->c);
+  if (loaded.net->c != 3 && loaded.net->c != 1)
+    return base::error(base::ErrorCode::kInvalidArgument, "{}: channels={}, but pictures have 3, or 1 when grey; write channels=3 in [net]",
+                       path, loaded.net->c);
   return {};
-}
-
-// Every image must have one class; the first that has none is named.
-base::Status check_classes(const std::vector<std::string>& images, const std::vector<std::string>& labels, const cfg::DataFile& data,
-                           const std::string& key) {
-  std::size_t without = 0;
-  const std::string* first = nullptr;
-  for (const std::string& image : images)
-    if (data::class_of_path(image, labels) < 0 && without++ == 0) first = &image;
-  if (without == 0) return {};
-  return base::error(base::ErrorCode::kInvalidArgument,
-                     "{}: no label, or more than one, occurs in the path {} ({} of {} images); name folders or files after the labels",
-                     data.where(key), *first, without, images.size());
 }
 
 std::vector<std::size_t> best_classes(const float* scores, std::size_t classes, std::size_t count) {
@@ -78,22 +48,21 @@ struct Accuracy {
 };
 
 // Batch 1, the batch put back afterwards.
-base::Result<Accuracy> measure_accuracy(network* net, const std::vector<std::string>& images, const std::vector<std::string>& labels,
-                                        std::size_t top, bool print) {
+base::Result<Accuracy> measure_accuracy(network* net, const data::ImageSet& images, std::size_t classes, std::size_t top, bool print) {
   const int batch = net->batch;
   set_batch_network(net, 1);
   Accuracy accuracy;
-  std::vector<float> planes(static_cast<std::size_t>(3) * net->w * net->h);
+  std::vector<float> planes(static_cast<std::size_t>(net->c) * net->w * net->h);
   base::Status status;
-  for (const std::string& path : images) {
-    const auto picture = data::read_image(path);
+  for (std::size_t i = 0; i < images.size(); ++i) {
+    const auto picture = images.picture(i);
     if (!picture) {
       status = tl::unexpected(picture.error());
       break;
     }
-    data::center_crop(*picture, net->w, net->h, planes.data());
-    const std::vector<std::size_t> best = best_classes(network_predict(net, planes.data()), labels.size(), top);
-    const auto wanted = static_cast<std::size_t>(data::class_of_path(path, labels));
+    data::center_crop(*picture, net->c, net->w, net->h, planes.data());
+    const std::vector<std::size_t> best = best_classes(network_predict(net, planes.data()), classes, top);
+    const auto wanted = static_cast<std::size_t>(images.class_of(i));
     ++accuracy.images;
     accuracy.first += best.front() == wanted;
     accuracy.among += std::find(best.begin(), best.end(), wanted) != best.end();
@@ -123,27 +92,31 @@ base::Result<int> run_classifier_train(const Arguments& arguments) {
     return base::error(base::ErrorCode::kInvalidArgument, "{}:{}: has no max_batches=; say after how many iterations to stop", cfg_path,
                        loaded.cfg.file.sections.front().line);
   TESSERA_ASSIGN(const std::vector<std::string> labels, read_labels_list(data_file, net->truths));
-  TESSERA_ASSIGN(const std::vector<std::string> images, read_image_list(data_file, "train", data_file.train));
-  TESSERA_TRY(check_classes(images, labels, data_file, "train"));
-  std::vector<std::string> valid;
+  TESSERA_ASSIGN(const std::unique_ptr<data::ImageSet> images, open_set(data_file, "train", labels));
+  std::unique_ptr<data::ImageSet> valid;
   if (arguments.has("map")) {
-    TESSERA_ASSIGN(valid, read_image_list(data_file, "valid", data_file.valid));
-    TESSERA_TRY(check_classes(valid, labels, data_file, "valid"));
+    TESSERA_ASSIGN(valid, open_set(data_file, "valid", labels));
+  }
+  std::optional<data::PadCrop> pad_crop;
+  if (!data_file.augment.empty()) {
+    auto parsed = data::parse_pad_crop(data_file.augment);
+    if (!parsed) return base::error(parsed.error().code, "{}: {}", data_file.where("augment"), parsed.error().message);
+    pad_crop = *parsed;
   }
   TESSERA_TRY(check_backup_folder(data_file.backup, data_file.where("backup"), weights_bytes(net)));
   if (net->random) TESSERA_TRY(check_resizable(loaded.cfg));
-  fmt::print("preflight: {} training images of {} classes, backup in {}\n", images.size(), labels.size(), data_file.backup);
+  fmt::print("preflight: {} training images of {} classes, backup in {}\n", images->size(), labels.size(), data_file.backup);
   TESSERA_ASSIGN(TrainingState state, start_from(loaded, resume, arguments.has("clear")));
   fmt::print("Learning Rate: {:g}, Momentum: {:g}, Decay: {:g}\n", net->learning_rate, net->momentum, net->decay);
 
   TESSERA_ASSIGN(const std::unique_ptr<Engine> engine, attach(net, loaded.cfg.distributed, engine_options(arguments, state.seed)));
   const data::ClassifierAugmentation augmentation{net->min_ratio, net->max_ratio,  net->angle,    net->aspect,
                                                   net->hue,       net->saturation, net->exposure, net->center != 0};
-  data::ClassifierData samples(images, labels, augmentation, state.seed);
+  data::ClassifierData samples(*images, augmentation, pad_crop, state.seed);
   const std::uint64_t rows = static_cast<std::uint64_t>(net->batch) * static_cast<std::uint64_t>(net->subdivisions);
 
   TrainingOptions options = training_options(arguments, data_file.backup, cfg_path, state.seed);
-  options.test_every = test_interval(arguments, images.size(), rows);
+  options.test_every = test_interval(arguments, images->size(), rows);
   options.precision_name = "top-1 accuracy";
   options.truth_columns = net->truths;
   options.multi_scale = net->random != 0;
@@ -159,7 +132,7 @@ base::Result<int> run_classifier_train(const Arguments& arguments) {
     return lines;
   };
   hooks.test = [&]() -> base::Result<double> {
-    TESSERA_ASSIGN(const Accuracy accuracy, measure_accuracy(net, valid, labels, 1, false));
+    TESSERA_ASSIGN(const Accuracy accuracy, measure_accuracy(net, *valid, labels.size(), 1, false));
     return accuracy.top_1();
   };
   TrainingLoop loop(net, *engine, std::move(options), std::move(hooks), std::move(state));
@@ -171,10 +144,9 @@ base::Result<int> run_classifier_valid(const Arguments& arguments) {
   TESSERA_ASSIGN(const LoadedNetwork loaded, load_network_for_test(arguments.operand(1), arguments.operand(2), arguments));
   TESSERA_TRY(check_classifier(loaded));
   TESSERA_ASSIGN(const std::vector<std::string> labels, read_labels_list(data_file, loaded.net->outputs));
-  TESSERA_ASSIGN(const std::vector<std::string> images, read_image_list(data_file, "valid", data_file.valid));
-  TESSERA_TRY(check_classes(images, labels, data_file, "valid"));
+  TESSERA_ASSIGN(const std::unique_ptr<data::ImageSet> images, open_set(data_file, "valid", labels));
   TESSERA_ASSIGN(const std::size_t top, top_count(arguments, data_file, labels.size()));
-  TESSERA_TRY(measure_accuracy(loaded.net.get(), images, labels, top, true));
+  TESSERA_TRY(measure_accuracy(loaded.net.get(), *images, labels.size(), top, true));
   return 0;
 }
 
@@ -189,7 +161,7 @@ base::Result<int> run_classifier_predict(const Arguments& arguments) {
   std::vector<float> planes(static_cast<std::size_t>(3) * net->w * net->h);
   for (const std::string& path : images) {
     TESSERA_ASSIGN(const cv::Mat picture, data::read_image(path));
-    data::letterbox(picture, net->w, net->h, planes.data());
+    data::letterbox(net->c == 1 ? data::grey_picture(picture) : picture, net->w, net->h, planes.data());
     const base::TimePoint start = base::Clock::now();
     const float* scores = network_predict(net, planes.data());
     fmt::print("{}: Predicted in {:.6f} seconds.\n", path, base::seconds_between(start, base::Clock::now()));

@@ -76,6 +76,7 @@ const std::vector<Command>& table() {
        "the likeliest classes of a picture, or of those listed on stdin",
        {"top", "t", "backend"},
        run_classifier_predict},
+      {"partition", 3, 3, "DATA N OUT", "divide a classifier's training pictures over N edges", {"alpha", "seed"}, run_partition},
       {"partial", 4, 4, "CFG WEIGHTS OUT N", "cut the weights of the first N layers out", {}, run_partial},
       worker_command(run_worker),
       {"plan",

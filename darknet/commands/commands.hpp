@@ -37,6 +37,7 @@ base::Result<int> run_calc_anchors(const Arguments& arguments);
 base::Result<int> run_classifier_train(const Arguments& arguments);
 base::Result<int> run_classifier_valid(const Arguments& arguments);
 base::Result<int> run_classifier_predict(const Arguments& arguments);
+base::Result<int> run_partition(const Arguments& arguments);
 base::Result<int> run_partial(const Arguments& arguments);
 base::Result<int> run_worker(const Arguments& arguments);
 base::Result<int> run_plan(const Arguments& arguments);

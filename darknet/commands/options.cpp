@@ -13,6 +13,7 @@ constexpr OptionSpec kOptions[] = {
     {"map", kFlag, "measure mAP on the valid list while training and keep the best weights"},
     {"map_every", kInteger, "iterations between two measurements (default: an epoch, at least 100)"},
     {"clear", kFlag, "count images and iterations from 0"},
+    {"alpha", kReal, "partition: of the Dirichlet distribution, the smaller the more unequal (default: the same mixture for all)"},
     {"seed", kInteger, "random seed of weights, pictures and augmentation (default 1)"},
     {"log", kText, "append every log line to this file, too"},
     {"verbose", kFlag, "say more"},

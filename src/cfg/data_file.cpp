@@ -17,7 +17,7 @@ base::Result<DataFile> parse_data_file(std::string path, const std::vector<std::
   const std::map<std::string, std::string*> texts = {{"train", &data.train},   {"valid", &data.valid},   {"names", &data.names},
                                                      {"labels", &data.labels}, {"backup", &data.backup}, {"results", &data.results},
                                                      {"eval", &data.eval},     {"map", &data.map},       {"test", &data.test},
-                                                     {"tree", &data.tree},     {"leaves", &data.leaves}};
+                                                     {"tree", &data.tree},     {"leaves", &data.leaves}, {"augment", &data.augment}};
   const std::map<std::string, int*> numbers = {{"classes", &data.classes}, {"top", &data.top}};
   for (std::size_t i = 0; i < lines.size(); ++i) {
     const int number = static_cast<int>(i) + 1;

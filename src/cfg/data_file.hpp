@@ -9,14 +9,15 @@
 
 namespace tessera::cfg {
 
-// Keys: classes train valid names backup eval results map; for classifiers also labels top test tree leaves; every
+// Keys: classes train valid names backup eval results map; for classifiers also labels top test tree leaves, and augment
+// (data/pad_crop.hpp), which is our own; every
 // other key is an error with its line.
 // Paths are used as written, relative to the working directory, as Darknet does.
 struct DataFile {
   std::string path;
   int classes = 0;  // 0: not given
   int top = 1;
-  std::string train, valid, names, labels, map, test, tree, leaves;
+  std::string train, valid, names, labels, map, test, tree, leaves, augment;
   std::string backup = "./backup";
   std::string results = "results";
   std::string eval = "voc";

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numbers>
+#include <opencv2/imgproc.hpp>
 #include <utility>
 
 #include "data/detection_data.hpp"
@@ -56,7 +57,7 @@ void take_crop(const cv::Mat& picture, const Crop& crop, const BatchShape& shape
       const float down = (static_cast<float>(y) - half_height + crop.dy) / crop.scale;
       const float from_x = cosine * across - sine * down + static_cast<float>(picture.cols) / 2;
       const float from_y = sine * across + cosine * down + static_cast<float>(picture.rows) / 2;
-      for (int c = 0; c < 3; ++c)
+      for (int c = 0; c < shape.channels; ++c)
         planes[static_cast<std::size_t>(c) * plane + static_cast<std::size_t>(y) * shape.width + x] =
             interpolated(picture, from_x, from_y, c);
     }
@@ -64,48 +65,46 @@ void take_crop(const cv::Mat& picture, const Crop& crop, const BatchShape& shape
 
 }  // namespace
 
-int class_of_path(const std::string& path, const std::vector<std::string>& labels) {
-  int best = -1;
-  bool tied = false;
-  for (std::size_t i = 0; i < labels.size(); ++i) {
-    if (path.find(labels[i]) == std::string::npos) continue;
-    const std::size_t length = best < 0 ? 0 : labels[static_cast<std::size_t>(best)].size();
-    tied = best >= 0 && labels[i].size() == length;
-    if (labels[i].size() > length) best = static_cast<int>(i);
-  }
-  return tied ? -1 : best;
-}
-
-ClassifierData::ClassifierData(std::vector<std::string> images, std::vector<std::string> labels, ClassifierAugmentation augmentation,
+ClassifierData::ClassifierData(const ImageSet& images, ClassifierAugmentation augmentation, std::optional<PadCrop> pad_crop,
                                std::uint64_t seed)
-    : images_(std::move(images)), labels_(std::move(labels)), augmentation_(augmentation), seed_(seed) {}
+    : images_(images), augmentation_(augmentation), pad_crop_(pad_crop), seed_(seed) {}
 
 base::Status ClassifierData::make(std::uint64_t sample, const BatchShape& shape, float* input, float* truth) {
+  const std::uint64_t count = images_.size(), round = sample / count;
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
     SampleRng rng(seed_, sample, static_cast<std::uint64_t>(attempt));
-    const std::string& path = images_[rng.below(images_.size())];
-    const auto picture = read_image(path);
+    const std::size_t index = pad_crop_ && attempt == 0 ? shuffled(seed_, round, sample % count, count) : rng.below(count);
+    const auto picture = images_.picture(index);
     if (!picture) {
       const std::lock_guard lock(mutex_);
-      if (unreadable_.insert(path).second) problems_.push_back(picture.error().message);
+      if (unreadable_.insert(index).second) problems_.push_back(picture.error().message);
       continue;
     }
-    if (augmentation_.center)
-      center_crop(*picture, shape.width, shape.height, input);
-    else
-      take_crop(*picture, draw_crop(rng, augmentation_, *picture, shape), shape, input);
-    if (rng.next() & 1)
-      for (int row = 0; row < 3 * shape.height; ++row)
-        std::reverse(input + static_cast<std::size_t>(row) * shape.width, input + static_cast<std::size_t>(row + 1) * shape.width);
-    const float hue = rng.between(-augmentation_.hue, augmentation_.hue), saturation = rng.scale(augmentation_.saturation),
-                exposure = rng.scale(augmentation_.exposure);
-    if (hue != 0 || saturation != 1 || exposure != 1)
-      distort_colours(input, static_cast<std::size_t>(shape.width) * shape.height, hue, saturation, exposure);
-    truth[class_of_path(path, labels_)] = 1;
+    if (pad_crop_) {
+      center_crop(*picture, shape.channels, shape.width, shape.height, input);
+      pad_crop(*pad_crop_, seed_, index, round, shape.channels, shape.height, shape.width, input);
+    } else {
+      augment(*picture, shape, rng, input);
+    }
+    truth[images_.class_of(index)] = 1;
     return {};
   }
   return base::error(base::ErrorCode::kIo, "{} pictures in a row could not be read (the list has {}); see bad.list", kAttempts,
                      images_.size());
+}
+
+void ClassifierData::augment(const cv::Mat& picture, const BatchShape& shape, SampleRng& rng, float* input) const {
+  if (augmentation_.center)
+    center_crop(picture, shape.channels, shape.width, shape.height, input);
+  else
+    take_crop(shape.channels == 1 ? grey_picture(picture) : picture, draw_crop(rng, augmentation_, picture, shape), shape, input);
+  if (rng.next() & 1)
+    for (int row = 0; row < shape.channels * shape.height; ++row)
+      std::reverse(input + static_cast<std::size_t>(row) * shape.width, input + static_cast<std::size_t>(row + 1) * shape.width);
+  const float hue = rng.between(-augmentation_.hue, augmentation_.hue), saturation = rng.scale(augmentation_.saturation),
+              exposure = rng.scale(augmentation_.exposure);
+  if (shape.channels == 3 && (hue != 0 || saturation != 1 || exposure != 1))
+    distort_colours(input, static_cast<std::size_t>(shape.width) * shape.height, hue, saturation, exposure);
 }
 
 std::vector<std::string> ClassifierData::new_problems() {
@@ -113,11 +112,18 @@ std::vector<std::string> ClassifierData::new_problems() {
   return std::exchange(problems_, {});
 }
 
-void center_crop(const cv::Mat& picture, int width, int height, float* planes) {
+void center_crop(const cv::Mat& picture, int channels, int width, int height, float* planes) {
   const int side = std::min(picture.cols, picture.rows);
   const cv::Mat middle = picture(cv::Rect((picture.cols - side) / 2, (picture.rows - side) / 2, side, side));
   const Crop whole{static_cast<float>(width) / static_cast<float>(side), 1, 0, 0, 0};
-  take_crop(middle, whole, {1, width, height, 3, 0}, planes);
+  take_crop(channels == 1 ? grey_picture(middle) : middle, whole, {1, width, height, channels, 0}, planes);
+}
+
+cv::Mat grey_picture(const cv::Mat& picture) {
+  cv::Mat grey, channels;
+  cv::cvtColor(picture, grey, cv::COLOR_BGR2GRAY);
+  cv::cvtColor(grey, channels, cv::COLOR_GRAY2BGR);
+  return channels;
 }
 
 }  // namespace tessera::data

@@ -327,3 +327,84 @@ type=sse
   CHECK(contains(predicted.out, "%: square"));
   CHECK(contains(predicted.out, "%: disc"));
 }
+
+namespace {
+
+// Bright pictures are of class 1, dark ones of class 0.
+void write_idx(const Workshop& workshop, const std::string& name, int count) {
+  std::string images{'\0', '\0', 8, 3, 0, 0, 0, static_cast<char>(count), 0, 0, 0, 8, 0, 0, 0, 8},
+      labels{'\0', '\0', 8, 1, 0, 0, 0, static_cast<char>(count)};
+  for (int i = 0; i < count; ++i) {
+    labels += static_cast<char>(i % 2);
+    for (int pixel = 0; pixel < 64; ++pixel) images += static_cast<char>((i % 2 ? 150 : 40) + (pixel * 7 + i * 13) % 50);
+  }
+  workshop.write(name + "-images", images);
+  workshop.write(name + "-labels", labels);
+}
+
+}  // namespace
+
+TEST_CASE("a classifier trains on IDX files, with augmentation and Adam, and they are divided over edges") {
+  const Workshop workshop;
+  write_idx(workshop, "train", 60);
+  write_idx(workshop, "valid", 10);
+  workshop.write("classes.txt", "dark\nbright\n");
+  workshop.write("idx.data",
+                 "classes = 2\ntrain = idx:train-images:train-labels\nvalid = idx:valid-images:valid-labels\nlabels = classes.txt\n"
+                 "augment = pad=1 flip cutout=2\nbackup = backup\n");
+  workshop.write("idx.cfg", R"([net]
+batch=10
+width=8
+height=8
+channels=1
+learning_rate=0.02
+max_batches=40
+adam=1
+amsgrad=1
+[convolutional]
+filters=4
+size=3
+pad=1
+stride=2
+batch_normalize=1
+activation=leaky
+[convolutional]
+filters=2
+size=1
+activation=linear
+[avgpool]
+[softmax]
+)");
+  const Outcome trained = workshop.run({"classifier", "train", "idx.data", "idx.cfg", "-map"});
+  REQUIRE_SUCCESS(trained);
+  CHECK(contains(trained.out, "60 training images of 2 classes"));
+  const Outcome valid = workshop.run({"classifier", "valid", "idx.data", "idx.cfg", "backup/idx_final.weights"});
+  REQUIRE_SUCCESS(valid);
+  CHECK(contains(valid.out, "10: top 1: 1.0"));
+
+  // In two halves, Adam's moments going from one to the other, it ends with the same bytes.
+  workshop.derive_cfg("half.cfg", "max_batches=40", "max_batches=20", "idx.cfg");
+  REQUIRE_SUCCESS(workshop.run({"classifier", "train", "idx.data", "half.cfg"}));
+  const std::string whole = workshop.read("backup/idx_final.weights");
+  workshop.remove("backup/idx_final.weights");
+  REQUIRE_SUCCESS(workshop.run({"classifier", "train", "idx.data", "idx.cfg", "backup/half_last.weights"}));
+  CHECK(workshop.read("backup/idx_final.weights") == whole);
+
+  const Outcome divided = workshop.run({"partition", "idx.data", "3", "edges", "-alpha", "0.5", "-seed", "3"});
+  REQUIRE_SUCCESS(divided);
+  CHECK(contains(divided.out, "60 pictures over 3 edges (Dirichlet, alpha 0.5, seed 3)"));
+  CHECK(workshop.read("edges/partition.png").starts_with("\x89PNG"));
+  CHECK(contains(workshop.read("edges/edge2.data"), "train = idx:edges/edge2-images-idx3-ubyte:edges/edge2-labels-idx1-ubyte"));
+  REQUIRE_SUCCESS(workshop.run({"classifier", "train", "edges/edge2.data", "idx.cfg"}));
+
+  // Lists, too.
+  workshop.write("class.data", "classes = 2\ntrain = train.txt\nlabels = obj.names\n");
+  REQUIRE_SUCCESS(workshop.run({"partition", "class.data", "2", "halves"}));
+  const std::string first = workshop.read("halves/edge0.list");
+  CHECK(std::count(first.begin(), first.end(), '\n') == 12);
+
+  workshop.write("train-labels", workshop.read("train-labels").substr(0, 30));
+  const Outcome broken = workshop.run({"classifier", "train", "idx.data", "idx.cfg"});
+  CHECK(broken.code == 1);
+  CHECK(contains(broken.err, "idx.data:2: train-labels: has 30 bytes, which is not what its header says"));
+}

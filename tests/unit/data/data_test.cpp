@@ -16,6 +16,7 @@
 #include "data/classifier_data.hpp"
 #include "data/detection_data.hpp"
 #include "data/image_file.hpp"
+#include "data/image_set.hpp"
 #include "data/label_file.hpp"
 #include "data/sample_rng.hpp"
 
