@@ -72,7 +72,7 @@ base::Result<Subject> read_subject(const Arguments& arguments) {
   TESSERA_ASSIGN(subject.settings, distributed::read_settings(section));
   if (arguments.has("grid")) {
     const std::string grid = arguments.text("grid");
-    TESSERA_TRY(distributed::set_grid(subject.settings, grid, "-grid " + grid));
+    TESSERA_TRY(cfg::set_key(subject.settings, "grid", grid, "-grid " + grid));
   }
 
   shrink_batch(cfg.file);

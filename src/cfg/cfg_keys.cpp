@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/text.hpp"
+#include "cfg/distributed_keys.hpp"
 
 namespace tessera::cfg {
 namespace {
@@ -99,10 +100,6 @@ constexpr KeySpec kNormalization[] = {{"alpha", kReal}, {"beta", kReal}, {"kappa
 constexpr KeySpec kShortcut[] = {{"from", kInteger}, {"activation", kActivation}, {"alpha", kReal}, {"beta", kReal}};
 constexpr KeySpec kRoute[] = {{"layers", kIntegers}};
 constexpr KeySpec kUpsample[] = {{"stride", kInteger}, {"scale", kReal}};
-// Their values are judged by plugins/distributed/settings.cpp, which gives them meaning.
-constexpr KeySpec kDistributed[] = {
-    {"layers", kText},    {"workers", kText}, {"grid", kText}, {"forward_groups", kText}, {"backward_groups", kText}, {"channels", kText},
-    {"memory_mb", kText}, {"threads", kText}, {"wire", kText}, {"recompute", kText},      {"boundary_first", kText},  {"backend", kText}};
 constexpr std::span<const KeySpec> kNoKeys;
 
 constexpr SectionSpec kSections[] = {
@@ -134,7 +131,7 @@ constexpr SectionSpec kSections[] = {
     {"shortcut", "", kShortcut},
     {"route", "", kRoute},
     {"upsample", "", kUpsample},
-    {"distributed", "", kDistributed},
+    {"distributed", "", kNoKeys},
 };
 
 constexpr std::string_view kActivations[] = {"linear", "leaky", "relu", "logistic", "tanh",  "elu",     "selu",
@@ -227,14 +224,23 @@ base::Status unknown_key(const CfgFile& file, const SectionSpec& spec, const Cfg
                          option.key, foreign.advice);
   std::vector<std::string> names;
   for (const KeySpec& key : spec.keys) names.emplace_back(key.name);
-  if (spec.keys.data() != kNet && spec.keys.data() != kDistributed)
+  if (spec.name == "distributed")
+    for (const DistributedKey& key : distributed_keys()) names.emplace_back(key.name);
+  else if (spec.name != "net")
     for (const KeySpec& key : kLayerKeys) names.emplace_back(key.name);
   const std::string near = base::nearest(option.key, names);
   return base::error(base::ErrorCode::kInvalidArgument, "{}:{}: [{}] has no key '{}'{}", file.path, option.line, spec.name, option.key,
                      near.empty() ? "; remove it (Darknet would ignore it silently)" : fmt::format("; did you mean '{}'?", near));
 }
 
+bool is_distributed_key(std::string_view name) {
+  const auto keys = distributed_keys();
+  return std::any_of(keys.begin(), keys.end(), [&](const DistributedKey& key) { return key.name == name; });
+}
+
 base::Status check_option(const CfgFile& file, const SectionSpec& spec, const CfgOption& option) {
+  // Their values are judged when the section is read (distributed_keys.hpp).
+  if (spec.name == "distributed" && is_distributed_key(option.key)) return {};
   const bool is_layer = spec.name != "net" && spec.name != "distributed";
   const auto named = [&](const KeySpec& key) { return key.name == option.key; };
   const KeySpec* key = std::find_if(spec.keys.begin(), spec.keys.end(), named).base();

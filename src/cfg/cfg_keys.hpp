@@ -1,5 +1,5 @@
-// Every section and key upstream's parser understands (its src/parser.c), and the [distributed] section's
-// (DESIGN §8), with the values each takes. What is not here would be ignored silently, so it is an error.
+// Every section and key upstream's parser understands (its src/parser.c), with the values each takes, and the name of the
+// [distributed] section, whose keys are in distributed_keys.hpp. What is not here would be ignored silently, so it is an error.
 #pragma once
 
 #include <span>

@@ -8,7 +8,7 @@
 #include "plugins/distributed/settings.hpp"
 
 using namespace tessera;
-using distributed::Groups;
+using cfg::Groups;
 using distributed::Settings;
 
 namespace {
@@ -117,11 +117,11 @@ TEST_CASE("grid") {
     check_bad("grid", value, "ROWSxCOLUMNS");
 
   Settings settings = three;
-  REQUIRE(distributed::set_grid(settings, "auto", "-grid auto"));
+  REQUIRE(cfg::set_key(settings, "grid", "auto", "-grid auto"));
   CHECK(settings.rows == 0);
   CHECK(settings.columns == 0);
   CHECK(settings.samples == 1);
-  const auto bad = distributed::set_grid(settings, "2by2", "-grid 2by2");
+  const auto bad = cfg::set_key(settings, "grid", "2by2", "-grid 2by2");
   REQUIRE_FALSE(bad);
   CHECK_MESSAGE(bad.error().message.starts_with("-grid 2by2: "), bad.error().message);
 }
@@ -142,7 +142,7 @@ TEST_CASE("groups") {
 }
 
 TEST_CASE("channels") {
-  using Kind = plan::LayoutRequest::Channels;
+  using Kind = cfg::Channels::Kind;
   CHECK(Settings().channels.kind == Kind::kAuto);
   CHECK(good("channels", "auto").channels.kind == Kind::kAuto);
   CHECK(good("channels", "off").channels.kind == Kind::kOff);
@@ -150,7 +150,7 @@ TEST_CASE("channels") {
   const auto nodes = [&](const char* value) {
     const auto request = distributed::layout_request(good("channels", value), graph);
     REQUIRE_MESSAGE(request, request.error().message);
-    CHECK(request->channels == Kind::kNodes);
+    CHECK(request->channels == plan::LayoutRequest::Channels::kNodes);
     return request->channel_nodes;
   };
   CHECK(nodes("4") == geometry::Range{2, 5});
@@ -166,24 +166,24 @@ TEST_CASE("channels") {
 }
 
 TEST_CASE("recompute") {
-  using Recompute = plan::LayoutRequest::Recompute;
-  CHECK(good("recompute", "auto").recompute == Recompute::kAuto);
-  CHECK(good("recompute", "on").recompute == Recompute::kOn);
-  CHECK(good("recompute", "off").recompute == Recompute::kOff);
+  using cfg::Choice;
+  CHECK(good("recompute", "auto").recompute == Choice::kAuto);
+  CHECK(good("recompute", "on").recompute == Choice::kOn);
+  CHECK(good("recompute", "off").recompute == Choice::kOff);
   check_bad("recompute", "yes", "write on, off, or auto");
 }
 
 TEST_CASE("boundary_first") {
-  using BoundaryFirst = plan::LayoutRequest::BoundaryFirst;
-  CHECK(good("boundary_first", "auto").boundary_first == BoundaryFirst::kAuto);
-  CHECK(good("boundary_first", "on").boundary_first == BoundaryFirst::kOn);
-  CHECK(good("boundary_first", "off").boundary_first == BoundaryFirst::kOff);
+  using cfg::Choice;
+  CHECK(good("boundary_first", "auto").boundary_first == Choice::kAuto);
+  CHECK(good("boundary_first", "on").boundary_first == Choice::kOn);
+  CHECK(good("boundary_first", "off").boundary_first == Choice::kOff);
   check_bad("boundary_first", "always", "write on, off, or auto");
 }
 
 TEST_CASE("wire and backend") {
-  CHECK(good("wire", "fp32").wire == plan::WireType::kFloat32);
-  CHECK(good("wire", "fp16").wire == plan::WireType::kFloat16);
+  CHECK_FALSE(good("wire", "fp32").half_wire);
+  CHECK(good("wire", "fp16").half_wire);
   check_bad("wire", "fp8", "no number format; write fp32");
   check_bad("wire", "int8", "write fp32");
   CHECK_FALSE(good("backend", "auto").backend.has_value());
@@ -205,9 +205,8 @@ TEST_CASE("an unknown key is an error with the key that was meant, or all keys")
   REQUIRE_FALSE(near);
   CHECK(near.error().message == "some/net.cfg:17: [distributed] has no key 'worker'; did you mean 'workers'?");
   REQUIRE_FALSE(far);
-  for (const char* key : {"layers", "workers", "grid", "forward_groups", "backward_groups", "memory_mb", "wire", "recompute",
-                          "boundary_first", "channels", "threads", "backend"})
-    CHECK_MESSAGE(far.error().message.find(key) != std::string::npos, far.error().message);
+  for (const cfg::DistributedKey& key : cfg::distributed_keys())
+    CHECK_MESSAGE(far.error().message.find(key.name) != std::string::npos, far.error().message);
 }
 
 TEST_CASE("layer numbers become nodes of the wrapped range") {
@@ -215,6 +214,7 @@ TEST_CASE("layer numbers become nodes of the wrapped range") {
   Settings settings = good("forward_groups", "4,6");
   settings.backward_groups = good("backward_groups", "4").backward_groups;
   settings.rows = 1, settings.columns = 2, settings.samples = 3;
+  settings.recompute = cfg::Choice::kOff, settings.boundary_first = cfg::Choice::kOn, settings.half_wire = true;
   auto request = distributed::layout_request(settings, graph);
   REQUIRE_MESSAGE(request, request.error().message);
   CHECK(request->forward_starts == std::vector<int>{1, 2, 4});  // the first layer always starts a group
@@ -222,6 +222,9 @@ TEST_CASE("layer numbers become nodes of the wrapped range") {
   CHECK(request->rows == 1);
   CHECK(request->columns == 2);
   CHECK(request->samples == 3);
+  CHECK(request->recompute == plan::LayoutRequest::Recompute::kOff);
+  CHECK(request->boundary_first == plan::LayoutRequest::BoundaryFirst::kOn);
+  CHECK(request->wire == plan::WireType::kFloat16);
 
   settings = good("forward_groups", "each");
   settings.backward_groups = good("backward_groups", "one").backward_groups;
