@@ -35,12 +35,14 @@ STOCK_PROGRAM := $(TOP)/stock/darknet
 STOCK_O2_PROGRAM := $(TOP)/stock-O2/darknet
 
 .DEFAULT_GOAL := all
-.PHONY: all test stock bench demo examples install clean distclean help format
+.PHONY: all test check check-format check-tidy check-tree tables stock bench demo examples install clean distclean help format
 
 help:
 	@printf '%s\n' \
 	  'make            install missing Debian packages, fetch upstream, build $(PROGRAM)' \
 	  'make test       build and run all tests (TESTS="unit equivalence" picks folders of tests/)' \
+	  'make check      format, clang-tidy (of what changed), shell scripts, include rules, tables that are made from the code' \
+	  'make tables     write those tables again' \
 	  'make demo       train and show the example in examples/shapes' \
 	  'make bench      build and run the benchmarks in tests/bench (BENCH="training layers" picks programs, BENCH_ARGS=--quick)' \
 	  'make stock      build upstream as it is (OpenMP, -Ofast) as $(STOCK_PROGRAM)' \
@@ -60,8 +62,9 @@ clean:
 distclean:
 	@rm -rf $(TOP)
 
+OUR_FILES = $(shell find src plugins darknet tests examples -name '*.cpp' -o -name '*.hpp')
 format:
-	clang-format -i $(shell find src plugins darknet tests examples -name '*.cpp' -o -name '*.hpp')
+	@clang-format -i $(OUR_FILES)
 
 # ---- Packages, upstream's source, configuration ----------------------------------------------------------------
 # These are made while make reads config.mk, because what comes below depends on which files and libraries exist;
@@ -146,7 +149,7 @@ MAIN_SOURCES := darknet/commands/main.cpp $(wildcard darknet/commands/*_main.cpp
 FORK_SOURCES := $(filter-out $(MAIN_SOURCES) darknet/upstream/image_opencv.cpp darknet/upstream/video%,$(call find_sources,plugins darknet))
 SUPPORT_SOURCES := $(call find_sources,tests/support)
 
-TEST_FOLDERS := $(foreach folder,unit equivalence cluster fault fuzz,$(if $(call find_sources,tests/$(folder)),$(folder)))
+TEST_FOLDERS := $(foreach folder,check unit equivalence cluster fault fuzz,$(if $(call find_sources,tests/$(folder)),$(folder)))
 # One benchmark program per file; what they share is in support/.
 BENCH_SOURCES := $(filter-out $(NOT_HERE),$(sort $(wildcard tests/bench/*.cpp)))
 BENCH_SUPPORT_SOURCES := $(call find_sources,tests/bench/support)
@@ -294,10 +297,38 @@ $(BUILD)/tests/$1: $(call to_objects,$(call find_sources,tests/$1)) $(LIB_SUPPOR
   $(LIB_ORACLE) $(VIDEO_OBJECT) $(BUILD)/obj/link_flags $(BUILD)/obj/test_sources
 	$$(call link,$(VIDEO_LIBS))
 endef
-$(foreach folder,$(TEST_FOLDERS),$(eval $(call test_program,$(folder))))
+$(foreach folder,$(filter-out check,$(TEST_FOLDERS)),$(eval $(call test_program,$(folder))))
 
 test: $(TESTS:%=$(BUILD)/tests/%) $(PROGRAMS) $(STOCK_PROGRAM) $(EXAMPLES)
 	@TESSERA_DARKNET=$(abspath $(PROGRAM)) tests/support/run_tests.sh $(TEST_TIMEOUT_S) $(TESTS:%=$(BUILD)/tests/%)
+
+# ---- Checks ----------------------------------------------------------------------------------------------------
+
+# As `make -k check` runs them all.
+check: check-format check-tidy check-tree
+
+check-format: | $(call packages,check)
+	@clang-format --dry-run -Werror $(OUR_FILES)
+	@shellcheck --severity=warning .ci/run $(shell find darknet tests examples -name '*.sh')
+
+# Looked at again when a file, or one that it includes, has changed. clang has no __builtin_shuffle.
+TIDY := $(patsubst %.cpp,$(BUILD)/check/%.tidy,$(filter-out $(NOT_HERE),$(call find_sources,src plugins darknet)))
+TIDY_FLAGS = $(filter-out -W%,$(OUR_FLAGS)) $(if $(filter src/%,$<),,$(DARKNET_FLAGS))
+check-tidy: $(TIDY)
+$(TIDY): $(BUILD)/check/%.tidy: %.cpp .clang-tidy tests/check/nodiscard.hpp $(BUILD)/obj/flags $(FETCHED) | $(call packages,check)
+	$(call run,TIDY    $<,$(CXX) $(TIDY_FLAGS) -MM -MP -MT $@ -MF $(@:.tidy=.d) $<; \
+	  timeout 300 clang-tidy --quiet $< -- $(TIDY_FLAGS) '-D__builtin_shuffle(a,b,c)=(a)' -include tests/check/nodiscard.hpp 2>$@.log || { grep -v 'warnings generated' $@.log; exit 1; }; \
+	  touch $@)
+-include $(shell find $(BUILD)/check -name '*.d' 2>/dev/null)
+
+# The include rules, and tables in documents against the code that they are made from; needs src/ only.
+$(BUILD)/tests/check: WRAP_FLAGS =
+$(BUILD)/tests/check: $(call to_objects,$(call find_sources,tests/check) tests/support/main.cpp) $(LIB_TESSERA) $(BUILD)/obj/test_sources
+	$(call link)
+check-tree: $(BUILD)/tests/check
+	@$< --minimal
+tables: $(BUILD)/tests/check
+	@TESSERA_WRITE_TABLES=1 $< --minimal -tc='tables*'
 
 BENCHES := $(BENCH_SOURCES:tests/bench/%.cpp=$(BUILD)/bench/%)
 BENCH_OBJECTS := $(call to_objects,$(BENCH_SOURCES) $(BENCH_SUPPORT_SOURCES))

@@ -70,7 +70,7 @@ base::Result<std::vector<std::string>> normalize(std::span<const std::string> wo
     }
     if (!has_kind(option->kind, value))
       return base::error(base::ErrorCode::kInvalidArgument, "option -{} needs {}, not '{}'", name, kind_name(option->kind), value);
-    normal.push_back("--" + name + "=" + value);
+    normal.push_back(fmt::format("--{}={}", name, value));
   }
   return normal;
 }
@@ -87,7 +87,7 @@ std::string option_name(std::string_view word) {
   return name;
 }
 
-std::string Arguments::text(std::string_view name, std::string fallback) const {
+std::string Arguments::text(std::string_view name, const std::string& fallback) const {
   const auto found = values_.find(name);
   return found == values_.end() ? fallback : found->second;
 }

@@ -33,7 +33,7 @@ class Arguments {
 
   bool has(std::string_view name) const { return values_.find(name) != values_.end(); }
   // The value given for an option, or `fallback`. Kinds were checked by parse_arguments().
-  std::string text(std::string_view name, std::string fallback = "") const;
+  std::string text(std::string_view name, const std::string& fallback = "") const;
   long integer(std::string_view name, long fallback) const;
   double real(std::string_view name, double fallback) const;
 

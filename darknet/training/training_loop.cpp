@@ -40,7 +40,7 @@ InputSize multi_scale_size(std::uint64_t seed, std::uint64_t iteration, std::uin
   const int least = std::max(1, static_cast<int>(std::ceil(0.7 * cfg.width / step))),
             most = std::max(least, static_cast<int>(1.4 * cfg.width / step));
   data::SampleRng rng(seed, iteration / kResizeEvery, 0x512E);
-  const int width = step * (least + static_cast<int>(rng.below(static_cast<std::uint64_t>(most - least + 1))));
+  const int width = step * (least + static_cast<int>(rng.below(static_cast<std::uint64_t>(most - least) + 1)));
   const int height = std::max(step, step * static_cast<int>(std::lround(static_cast<double>(width) * cfg.height / cfg.width / step)));
   return {width, height};
 }

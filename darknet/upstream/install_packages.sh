@@ -1,10 +1,10 @@
 #!/bin/bash
-# Installs the Debian packages that are missing for a purpose (`build` or `bench`, see darknet/upstream/packages).
+# Installs the Debian packages that are missing for a purpose (`build`, `bench` or `check`, see darknet/upstream/packages).
 # Says in one line what it installs; does and says nothing when everything is there.
 # Usage: install_packages.sh PURPOSE
 set -euo pipefail
 
-purpose=${1:?usage: install_packages.sh build|bench}
+purpose=${1:?usage: install_packages.sh build|bench|check}
 list=$(dirname "$0")/packages
 
 fail() {

@@ -71,7 +71,7 @@ class RangesEngine : public darknet::Engine {
     float sum = 0;
     const int passes = batch.shape.rows / net->batch;
     for (int i = 0; i < passes; ++i) {
-      const auto row = static_cast<std::size_t>(i * net->batch), rows = static_cast<std::size_t>(net->batch);
+      const auto rows = static_cast<std::size_t>(net->batch), row = static_cast<std::size_t>(i) * rows;
       join_rows(batch.inputs.subspan(row, rows), batch.shape.input_columns(), net->input);
       join_rows(batch.truths.subspan(row, rows), static_cast<std::size_t>(batch.shape.truth_columns), net->truth);
       first().begin_pass(batch.inputs[row]);

@@ -82,7 +82,8 @@ void RangeSession::begin_pass(const float* first_row) {
 void RangeSession::send_ahead(const data::Batch& batch, int row) {
   if (batch.shape.width != net_->w || batch.shape.height != net_->h || row + net_->batch > batch.shape.rows) return;
   for (int i = 0; i < net_->batch; ++i)
-    std::copy_n(batch.inputs[static_cast<std::size_t>(row + i)], net_->inputs, net_->input + static_cast<std::ptrdiff_t>(i) * net_->inputs);
+    std::copy_n(batch.inputs[static_cast<std::size_t>(row) + static_cast<std::size_t>(i)], net_->inputs,
+                net_->input + static_cast<std::ptrdiff_t>(i) * net_->inputs);
   require(coordinator_->send_next_inputs(last_pass(*net_)));
   sent_ahead_ = batch.inputs[static_cast<std::size_t>(row)];
 }

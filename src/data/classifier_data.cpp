@@ -38,7 +38,7 @@ Crop draw_crop(SampleRng& rng, const ClassifierAugmentation& settings, const cv:
   const float width = static_cast<float>(picture.cols), height = static_cast<float>(picture.rows), input = static_cast<float>(shape.width);
   crop.aspect = rng.scale(settings.aspect);
   const int low = static_cast<int>(settings.min_ratio * input), high = std::max(low, static_cast<int>(settings.max_ratio * input));
-  const float side = static_cast<float>(low + static_cast<int>(rng.below(static_cast<std::uint64_t>(high - low + 1))));
+  const float side = static_cast<float>(low + static_cast<int>(rng.below(static_cast<std::uint64_t>(high - low) + 1)));
   crop.scale = side / std::min(height, width * crop.aspect);
   crop.radians = rng.between(-settings.angle, settings.angle) * std::numbers::pi_v<float> / 180;
   const float dx = (width * crop.scale / crop.aspect - input) / 2, dy = (height * crop.scale - input) / 2;

@@ -19,7 +19,8 @@ class ReferenceConvolution final : public Convolution {
             for (int ky = 0; ky < shape_.kernel; ++ky)
               for (int kx = 0; kx < shape_.kernel; ++kx) {
                 const Index in_y = y * shape_.stride - shape_.pad + ky, in_x = x * shape_.stride - shape_.pad + kx;
-                if (in_image(in_y, in_x)) sum += static_cast<double>(weights[weight(k - compute.c.begin, c, ky, kx)]) * input.at(n, c, in_y, in_x);
+                if (in_image(in_y, in_x))
+                  sum += static_cast<double>(weights[weight(k - compute.c.begin, c, ky, kx)]) * input.at(n, c, in_y, in_x);
               }
           output.at(n, k, y, x) = static_cast<float>(sum);
         }

@@ -44,7 +44,7 @@ std::vector<Grid> factorisations(int cells, Index most_samples) {
 }
 
 // Those in which every device has a part of some map.
-std::vector<Grid> useful(std::vector<Grid> grids, const Graph& graph) {
+std::vector<Grid> useful(const std::vector<Grid>& grids, const Graph& graph) {
   Index height = 0, width = 0;
   for (const auto& layer : graph.layers) height = std::max(height, layer.out.y), width = std::max(width, layer.out.x);
   std::vector<Grid> kept = grids;

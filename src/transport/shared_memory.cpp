@@ -37,10 +37,10 @@ std::uint32_t bit(int participant) { return std::uint32_t{1} << static_cast<unsi
 
 // The pages stay what they are, and with the process that owns the part; this one has read them and holds them no longer.
 void unmap_pages(std::span<std::byte> bytes) {
-  static const auto page = static_cast<std::uintptr_t>(sysconf(_SC_PAGESIZE));
-  const auto begin = (reinterpret_cast<std::uintptr_t>(bytes.data()) + page - 1) / page * page;
-  const auto end = (reinterpret_cast<std::uintptr_t>(bytes.data()) + bytes.size()) / page * page;
-  if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);  // of shared memory nothing is lost
+  static const auto page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+  const std::size_t before = (page - reinterpret_cast<std::uintptr_t>(bytes.data()) % page) % page;  // to the first whole page
+  if (before + page > bytes.size()) return;
+  madvise(bytes.data() + before, (bytes.size() - before) / page * page, MADV_DONTNEED);  // of shared memory nothing is lost
 }
 
 base::Result<std::byte*> map(int descriptor, std::size_t bytes) {

@@ -57,8 +57,9 @@ Sent send_message(zmq::socket_t& socket, const std::string* address, const std::
   zmq::message_t first(text.data(), text.size());
   if (!send_part(socket, first, !blobs.empty())) return Sent::kFull;
   for (auto& blob : blobs) {
+    const bool more = &blob != &blobs.back();
     zmq::message_t part = to_message(std::move(blob));
-    send_part(socket, part, &blob != &blobs.back());
+    send_part(socket, part, more);
   }
   blobs.clear();
   return Sent::kYes;

@@ -92,7 +92,7 @@ zmq::message_t to_message(Frame frame, std::shared_ptr<QueuedBytes> queue, std::
   auto owned = std::make_unique<OwnedFrame>(OwnedFrame{std::move(frame), std::move(queue), charged_bytes});
   const auto bytes = owned->frame.bytes();
   zmq::message_t message(bytes.data(), bytes.size(), release_owned_frame, owned.get());
-  owned.release();
+  static_cast<void>(owned.release());  // the message has it now
   return message;
 }
 
