@@ -10,6 +10,7 @@
 #include "base/output.hpp"
 #include "base/text.hpp"
 #include "darknet/commands/arguments.hpp"
+#include "darknet/commands/blas_start.hpp"
 #include "darknet/commands/commands.hpp"
 #include "darknet/commands/run_command.hpp"
 #include "darknet/upstream/upstream_commands.hpp"
@@ -112,6 +113,7 @@ int dispatch(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  tessera::darknet::start_with_best_blas(argv);
   tessera::base::keep_output_from_failing();
   tessera::base::return_freed_memory();
   try {

@@ -7,6 +7,7 @@
 
 #include "base/heap.hpp"
 #include "base/output.hpp"
+#include "darknet/commands/blas_start.hpp"
 #include "darknet/commands/run_command.hpp"
 
 namespace {
@@ -27,6 +28,7 @@ int run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  tessera::darknet::start_with_best_blas(argv);
   tessera::base::keep_output_from_failing();
   tessera::base::return_freed_memory(4 * tessera::base::kMebibyte);  // most messages are smaller
   try {
