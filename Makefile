@@ -18,6 +18,13 @@ TESTS ?= $(TEST_FOLDERS)
 BENCH ?= training inference layers kernels transport
 BENCH_ARGS ?=
 TEST_TIMEOUT_S ?= 1200
+# Of the emulated shelf. CORE_GFLOPS: what one core of this machine does, measured when empty.
+N ?= 7
+PROFILE ?= pi3
+CORE_GFLOPS ?=
+I ?= 1
+CMD ?= true
+OPTIONS ?=
 
 # As many jobs as there are cores, but at most one per 700 MB of memory (a Pi 3 has 1 GB). `make -jN` overrides.
 JOBS ?= $(shell awk -v cores="$$(nproc)" '/^MemTotal/ { fit = int($$2 / 700000); print fit < 1 ? 1 : fit < cores ? fit : cores }' /proc/meminfo)
@@ -35,7 +42,8 @@ STOCK_PROGRAM := $(TOP)/stock/darknet
 STOCK_O2_PROGRAM := $(TOP)/stock-O2/darknet
 
 .DEFAULT_GOAL := all
-.PHONY: all test check check-format check-tidy check-tree tables stock bench demo examples install clean distclean help format
+.PHONY: all test check check-format check-tidy check-tree tables stock bench bench-shelf demo examples install clean distclean \
+  help format cluster-up cluster-down cluster-exec cluster-stats cluster-set cluster-cut cluster-heal
 
 help:
 	@printf '%s\n' \
@@ -45,7 +53,10 @@ help:
 	  'make tables     write those tables again' \
 	  'make demo       train and show the example in examples/shapes' \
 	  'make bench      build and run the benchmarks in tests/bench (BENCH="training layers" picks programs, BENCH_ARGS=--quick)' \
-	  'make stock      build upstream as it is (OpenMP, -Ofast) as $(STOCK_PROGRAM)' \
+	  'make cluster-up N=7 PROFILE=pi3   emulate a shelf of Raspberry Pis here (root; tests/bench/shelf/README.md); then' \
+  '                cluster-exec I=1 CMD=..., cluster-set I=1 OPTIONS=..., cluster-cut I=1, cluster-heal I=1, cluster-stats, cluster-down' \
+  'make bench-shelf BENCH_ARGS=...   training on that shelf: one device alone and 2, 4, 6 workers, side by side' \
+  'make stock      build upstream as it is (OpenMP, -Ofast) as $(STOCK_PROGRAM)' \
 	  'make install    put darknet and darknet-worker into $$(DESTDIR)$$(PREFIX)/bin, darknet-video.so into lib (PREFIX=/usr/local)' \
 	  'make format     run clang-format over our sources' \
 	  'make clean      remove everything built; distclean removes the downloaded upstream too' \
@@ -66,11 +77,23 @@ OUR_FILES = $(shell find src plugins darknet tests examples -name '*.cpp' -o -na
 format:
 	@clang-format -i $(OUR_FILES)
 
+SHELF_SCRIPT := tests/bench/shelf/shelf.sh
+cluster-down:
+	@$(SHELF_SCRIPT) down
+cluster-exec:
+	@$(SHELF_SCRIPT) exec $(I) $(CMD)
+cluster-set:
+	@$(SHELF_SCRIPT) set $(I) $(OPTIONS)
+cluster-cut cluster-heal: cluster-%:
+	@$(SHELF_SCRIPT) $* $(I)
+cluster-stats:
+	@$(SHELF_SCRIPT) stats
+
 # ---- Packages, upstream's source, configuration ----------------------------------------------------------------
 # These are made while make reads config.mk, because what comes below depends on which files and libraries exist;
 # make then starts over with what they brought.
 
-NEEDS_CONFIG := $(filter-out help clean distclean format,$(or $(MAKECMDGOALS),all))
+NEEDS_CONFIG := $(filter-out help clean distclean format cluster-down cluster-exec cluster-stats cluster-set cluster-cut cluster-heal,$(or $(MAKECMDGOALS),all))
 
 ifneq ($(NEEDS_CONFIG),)
 include $(TOP)/config.mk
@@ -340,5 +363,14 @@ $(BENCHES): $(BUILD)/bench/%: $(BUILD)/obj/tests/bench/%.o $(LIB_BENCH) $(LIB_FO
 	$(call link,-lbenchmark)
 bench: $(BENCHES) $(PROGRAMS) $(STOCK_PROGRAM) $(STOCK_O2_PROGRAM)
 	tests/bench/run.sh $(BUILD)/bench "$(BENCH)" $(BENCH_ARGS)
+
+cluster-up: $(if $(CORE_GFLOPS),,$(BUILD)/bench/training)
+	@core=$(CORE_GFLOPS); [ -n "$$core" ] || core=$$($(BUILD)/bench/training --measure-sgemm --threads 1 | awk '{ print $$1 / 1e9 }'); \
+	  echo "a core of this machine does $$core GFLOP/s (CORE_GFLOPS=... to say so yourself)"; \
+	  $(SHELF_SCRIPT) up $(N) --profile $(PROFILE) --core-gflops $$core $(OPTIONS)
+	@$(SHELF_SCRIPT) list
+bench-shelf: $(PROGRAMS)
+	@mkdir -p $(BUILD)/bench
+	tests/bench/shelf/measure.py $(PROGRAM) cfg --json $(BUILD)/bench/shelf.json $(BENCH_ARGS)
 
 endif
