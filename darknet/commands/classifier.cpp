@@ -19,6 +19,7 @@
 #include "darknet/training/training_loop.hpp"
 #include "data/classifier_data.hpp"
 #include "data/image_file.hpp"
+#include "plugins/distill/distill_layer.hpp"
 
 namespace tessera::darknet {
 namespace {
@@ -87,11 +88,12 @@ base::Result<int> run_classifier_train(const Arguments& arguments) {
   TESSERA_ASSIGN(const ResumePoint resume, resume_point(arguments.operand(2), arguments));
   TESSERA_ASSIGN(LoadedNetwork loaded, load_network_file(cfg_path, resume.state.seed));
   network* net = loaded.net.get();
+  distill::install(net, loaded.cfg);
   TESSERA_TRY(check_classifier(loaded));
   if (net->max_batches <= 0)
     return base::error(base::ErrorCode::kInvalidArgument, "{}:{}: has no max_batches=; say after how many iterations to stop", cfg_path,
                        loaded.cfg.file.sections.front().line);
-  TESSERA_ASSIGN(const std::vector<std::string> labels, read_labels_list(data_file, net->truths));
+  TESSERA_ASSIGN(const std::vector<std::string> labels, read_labels_list(data_file, net->outputs));
   TESSERA_ASSIGN(const std::unique_ptr<data::ImageSet> images, open_set(data_file, "train", labels));
   std::unique_ptr<data::ImageSet> valid;
   if (arguments.has("map")) {

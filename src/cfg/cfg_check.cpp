@@ -198,6 +198,11 @@ class Checker {
       columns_ = product({most, 9, now_.h, now_.w});
     } else if (type == "dropout" && cfg_.layers.empty()) {
       return fail(s.line, "[dropout] cannot be the first layer");
+    } else if (type == "distill") {
+      if (&s != &cfg_.file.sections.back()) return fail(s.line, "[distill] must be the last section");
+      if (!(s.real("temperature", 1) > 0))
+        return fail(s.line_of("temperature"), "temperature={} must be above 0", s.text("temperature", ""));
+      if (!(s.real("alpha", 1) >= 0)) return fail(s.line_of("alpha"), "alpha={} must not be negative", s.text("alpha", ""));
     } else if (type == "yolo") {
       return check_yolo(s);
     } else if (type == "region") {

@@ -74,9 +74,11 @@ std::string upstream_text(const CfgFile& file) {
   std::string text;
   for (const CfgSection& section : file.sections) {
     if (section.name == "distributed") continue;
-    text += fmt::format("[{}]\n", section.name);
+    const bool distill = section.name == "distill";
+    text += fmt::format("[{}]\n", distill ? "softmax" : section.name);
     for (const CfgOption& option : section.options)
-      if (option.key != "amsgrad") text += fmt::format("{}={}\n", option.key, option.value);
+      if (option.key != "amsgrad" && !(distill && (option.key == "temperature" || option.key == "alpha")))
+        text += fmt::format("{}={}\n", option.key, option.value);
   }
   return text;
 }

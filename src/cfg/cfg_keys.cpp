@@ -76,6 +76,7 @@ constexpr KeySpec kCrnn[] = {{"output_filters", kPositive},
                              {"shortcut", kSwitch}};
 constexpr KeySpec kConnected[] = {{"output", kPositive}, {"activation", kActivation}, {"batch_normalize", kSwitch}};
 constexpr KeySpec kSoftmax[] = {{"groups", kPositive}, {"temperature", kReal}, {"tree", kText}, {"spatial", kReal}, {"noloss", kSwitch}};
+constexpr KeySpec kDistill[] = {{"temperature", kReal}, {"alpha", kReal}};  // our own (plugins/distill)
 constexpr KeySpec kYolo[] = {{"classes", kPositive},  {"num", kPositive},  {"mask", kIntegers}, {"max", kPositive},
                              {"jitter", kReal},       {"anchors", kReals}, {"map", kText},      {"ignore_thresh", kReal},
                              {"truth_thresh", kReal}, {"random", kSwitch}};
@@ -116,6 +117,7 @@ constexpr SectionSpec kSections[] = {
     {"crnn", "", kCrnn},
     {"connected", "conn", kConnected},
     {"softmax", "soft", kSoftmax},
+    {"distill", "", kDistill},
     {"yolo", "", kYolo},
     {"region", "", kRegion},
     {"detection", "", kDetection},

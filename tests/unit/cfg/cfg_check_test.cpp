@@ -99,6 +99,9 @@ TEST_CASE("layers that do not fit each other") {
   CHECK(starts(mistake("[net]\nwidth=3\n[maxpool]\n"), "x.cfg:1: [net] has no input size"));
   CHECK(starts(mistake(kNet), "x.cfg:1: the network has no layers"));
   CHECK(starts(mistake("[net]\nwidth=3\nheight=3\nchannels=3\namsgrad=1\n[maxpool]\n"), "x.cfg:5: amsgrad=1 is a variant of Adam"));
+  CHECK(starts(mistake(kNet + "[distill]\n[softmax]\n"), "x.cfg:5: [distill] must be the last section"));
+  CHECK(starts(mistake(kNet + "[distill]\ntemperature=0\n"), "x.cfg:6: temperature=0 must be above 0"));
+  CHECK(starts(mistake(kNet + "[distill]\nalpha=-1\n"), "x.cfg:6: alpha=-1 must not be negative"));
   CHECK(starts(mistake(kNet + "[net]\n"), "x.cfg:5: there is a second [net]"));
   CHECK(starts(mistake(kNet + "[convolutional]\nsize=40\n"), "x.cfg:5: [convolutional] (layer 0) would have no output"));
   CHECK(starts(mistake(kNet + "[convolutional]\nfilters=4\ngroups=3\n"), "x.cfg:7: groups=3 must divide"));
