@@ -366,7 +366,6 @@ filters=4
 size=3
 pad=1
 stride=2
-batch_normalize=1
 activation=leaky
 [convolutional]
 filters=2
@@ -375,7 +374,7 @@ activation=linear
 [avgpool]
 [softmax]
 )");
-  const Outcome trained = workshop.run({"classifier", "train", "idx.data", "idx.cfg", "-map"});
+  const Outcome trained = workshop.run({"classifier", "train", "idx.data", "idx.cfg", "-map", "-backend", "reference"});
   REQUIRE_SUCCESS(trained);
   CHECK(contains(trained.out, "60 training images of 2 classes"));
   const Outcome valid = workshop.run({"classifier", "valid", "idx.data", "idx.cfg", "backup/idx_final.weights"});
@@ -384,10 +383,10 @@ activation=linear
 
   // In two halves, Adam's moments going from one to the other, it ends with the same bytes.
   workshop.derive_cfg("half.cfg", "max_batches=40", "max_batches=20", "idx.cfg");
-  REQUIRE_SUCCESS(workshop.run({"classifier", "train", "idx.data", "half.cfg"}));
+  REQUIRE_SUCCESS(workshop.run({"classifier", "train", "idx.data", "half.cfg", "-backend", "reference"}));
   const std::string whole = workshop.read("backup/idx_final.weights");
   workshop.remove("backup/idx_final.weights");
-  REQUIRE_SUCCESS(workshop.run({"classifier", "train", "idx.data", "idx.cfg", "backup/half_last.weights"}));
+  REQUIRE_SUCCESS(workshop.run({"classifier", "train", "idx.data", "idx.cfg", "backup/half_last.weights", "-backend", "reference"}));
   CHECK(workshop.read("backup/idx_final.weights") == whole);
 
   const Outcome divided = workshop.run({"partition", "idx.data", "3", "edges", "-alpha", "0.5", "-seed", "3"});
