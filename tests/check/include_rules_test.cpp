@@ -11,6 +11,8 @@
 #include <string>
 #include <vector>
 
+#include "tests/check/documents.hpp"
+
 namespace {
 
 namespace fs = std::filesystem;
@@ -189,4 +191,12 @@ TEST_CASE("every spelling of an include is seen, and nothing else") {
       "#include <zmq.hpp>\n  #  include\t\"wire/header.hpp\"  // why\n// #include <dnnl.hpp>\n#include \"a.hpp\"\r\n"
       "const char* text = \"#include <b.hpp>\";\n");
   CHECK(included_headers(source) == std::vector<std::string>{"zmq.hpp", "wire/header.hpp", "a.hpp"});
+}
+
+TEST_CASE("tables: who may include whom in src/README.md") {
+  std::string table = "| folder | may include, besides `base` |\n|---|---|\n";
+  for (const auto& [folder, known] : kMayKnow)
+    if (folder != "base")
+      table += fmt::format("| `{}` | {} |\n", folder, known.empty() ? "nothing" : fmt::format("{}", fmt::join(known, ", ")));
+  tessera::testing::hold("src/README.md", "includes", table);
 }

@@ -2,41 +2,32 @@
 #include <doctest/doctest.h>
 #include <fmt/format.h>
 
-#include <cstdlib>
-#include <fstream>
-#include <iterator>
+#include <filesystem>
+#include <regex>
 #include <string>
 
-#include "base/text.hpp"
 #include "cfg/distributed_keys.hpp"
+#include "tests/check/documents.hpp"
 
-namespace {
-
-std::string read(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  REQUIRE_MESSAGE(file.is_open(), "cannot read ", path);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
-
-// `table` stands in the document between its two marks, or is put there.
-void hold(const std::string& document, const std::string& name, const std::string& table) {
-  const std::string path = std::string(TESSERA_SOURCE_ROOT "/") + document;
-  const std::string begin = fmt::format("<!-- table of {}: make tables -->\n", name), end = fmt::format("<!-- end of {} -->", name);
-  std::string text = read(path);
-  const std::size_t first = text.find(begin), last = text.find(end);
-  REQUIRE_MESSAGE(first != std::string::npos, document, " has no mark ", begin);
-  REQUIRE_MESSAGE(last != std::string::npos, document, " has no mark ", end);
-  const std::size_t start = first + begin.size();
-  if (std::getenv("TESSERA_WRITE_TABLES") != nullptr)
-    REQUIRE(tessera::base::write_file_atomically(path, text.replace(start, last - start, table)));
-  CHECK_MESSAGE(read(path).find(begin + table + end) != std::string::npos, document, ": the table of ", name, " is stale; run make tables");
-}
-
-}  // namespace
+using namespace tessera::testing;
 
 TEST_CASE("tables: the keys of [distributed] in README.md") {
   std::string table = "| key | values | default | what it says | what it changes |\n|---|---|---|---|---|\n";
   for (const auto& key : tessera::cfg::distributed_keys())
     table += fmt::format("| `{}` | {} | {} | {} | {} |\n", key.name, key.values, key.fallback, key.meaning, key.changes);
   hold("README.md", "keys", table);
+}
+
+TEST_CASE("the files that documents name exist") {
+  int names = 0;
+  for (const std::string document : {"README.md", "CONTRIBUTING.md", "darknet/README.md", "src/README.md", "src/kernels/README.md"}) {
+    const std::string text = read_document(document);
+    static const std::regex named(R"(`((?:[a-z_0-9]+/)+[a-z_0-9.]+\.(?:cpp|hpp|sh|md))`)");
+    for (std::sregex_iterator name(text.begin(), text.end(), named), end; name != end; ++name, ++names) {
+      const std::string path = (*name)[1];
+      const auto exists = [&](const std::string& folder) { return std::filesystem::exists(TESSERA_SOURCE_ROOT "/" + folder + path); };
+      CHECK_MESSAGE((exists("") || exists("src/") || exists("darknet/")), document, " names ", path, ", which is not there");
+    }
+  }
+  CHECK(names > 20);
 }
