@@ -1,7 +1,6 @@
 #include <doctest/doctest.h>
 
 #include "transport/address.hpp"
-#include "transport/liveness.hpp"
 #include "transport/token.hpp"
 
 #include <string>
@@ -101,30 +100,6 @@ TEST_CASE("session tokens: text and back, all different, compared whole") {
   CHECK_FALSE(token_from_text("00"));
   CHECK_FALSE(token_from_text(std::string(32, 'G')));
   CHECK_FALSE(token_from_text(std::string(33, '0')));
-}
-
-TEST_CASE("liveness: traffic keeps a peer alive, silence asks, long silence ends it") {
-  using base::Milliseconds;
-  const base::TimePoint start{};
-  const auto at = [&](int ms) { return start + Milliseconds(ms); };
-  Liveness peer({Milliseconds(100), Milliseconds(500)}, start);
-  CHECK(peer.look(at(99)) == Sign::kAlive);
-  CHECK(peer.next_look() == at(100));
-  CHECK(peer.look(at(100)) == Sign::kPing);
-  CHECK(peer.look(at(150)) == Sign::kAlive);  // asked already
-  CHECK(peer.next_look() == at(200));
-  CHECK(peer.look(at(200)) == Sign::kPing);
-  peer.heard(at(210));
-  peer.heard(at(190));  // news from the past changes nothing
-  CHECK(peer.look(at(309)) == Sign::kAlive);
-  CHECK(peer.look(at(310)) == Sign::kPing);
-  CHECK(peer.silence(at(310)) == Milliseconds(100));
-  CHECK(peer.look(at(709)) == Sign::kPing);
-  CHECK(peer.next_look() == at(710));
-  CHECK(peer.look(at(710)) == Sign::kGone);
-  CHECK(peer.look(at(9999)) == Sign::kGone);
-  peer.heard(at(10000));
-  CHECK(peer.look(at(10000)) == Sign::kAlive);
 }
 
 }  // namespace tessera::transport
