@@ -54,7 +54,8 @@ void pad_crop(const PadCrop& settings, std::uint64_t seed, std::uint64_t sample,
       for (int x = 0; x < width; ++x) {
         const int from_x = (flip ? width - 1 - x : x) + dx, from_y = y + dy;
         const bool inside = from_x >= 0 && from_x < width && from_y >= 0 && from_y < height && !cut(x, y);
-        out[y * width + x] = inside ? before[static_cast<std::size_t>(from_y * width + from_x)] : 0.0f;
+        out[y * width + x] =
+            inside ? before[static_cast<std::size_t>(from_y) * static_cast<std::size_t>(width) + static_cast<std::size_t>(from_x)] : 0.0f;
       }
   }
 }
