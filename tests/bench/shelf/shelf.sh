@@ -37,7 +37,8 @@ hierarchy() {
   elif grep -qw cpu $groups/cgroup.controllers 2>/dev/null && grep -qw memory $groups/cgroup.controllers; then echo 2
   else echo 0; fi
 }
-readonly version=$(hierarchy)
+version=$(hierarchy)
+readonly version
 case $version in
   1) readonly trees="$groups/cpu $groups/cpuacct $groups/memory" ;;
   *) readonly trees=$groups ;;
