@@ -221,9 +221,6 @@ COMPILE = $(CXX) $(OUR_FLAGS) $(EXTRA_FLAGS) $(CXXFLAGS) -MMD -MP -c $< -o $@
 $(BUILD)/obj/%.o: %.cpp $(BUILD)/obj/flags
 	$(call run,CXX     $<,$(COMPILE))
 
-# Products of sums in registers; OpenBLAS's, which compute the other convolutions, are fused as well.
-$(BUILD)/obj/src/kernels/winograd_product.o: EXTRA_FLAGS += -ffp-contract=fast
-
 DARKNET_USERS := $(call to_objects,$(call find_sources,darknet plugins tests examples))
 $(DARKNET_USERS): $(FETCHED)
 $(DARKNET_USERS): EXTRA_FLAGS += $(DARKNET_FLAGS)

@@ -86,7 +86,7 @@ base::Result<int> run_classifier_train(const Arguments& arguments) {
   const std::string cfg_path = arguments.operand(1);
   TESSERA_ASSIGN(const cfg::DataFile data_file, cfg::read_data_file(arguments.operand(0)));
   TESSERA_ASSIGN(const ResumePoint resume, resume_point(arguments.operand(2), arguments));
-  TESSERA_ASSIGN(LoadedNetwork loaded, load_network_file(cfg_path, resume.state.seed));
+  TESSERA_ASSIGN(LoadedNetwork loaded, load_network_file(cfg_path, resume.state.seed, gradients(arguments)));
   network* net = loaded.net.get();
   distill::install(net, loaded.cfg);
   TESSERA_TRY(check_classifier(loaded));

@@ -10,6 +10,7 @@
 #include "darknet/training/preflight.hpp"
 #include "darknet/training/resume.hpp"
 #include "darknet/training/training_loop.hpp"
+#include "darknet/upstream/dialect.hpp"
 #include "darknet/upstream/network_file.hpp"
 #include "data/detection_data.hpp"
 
@@ -45,7 +46,7 @@ base::Result<int> run_detector_train(const Arguments& arguments) {
   const std::string cfg_path = arguments.operand(1);
   TESSERA_ASSIGN(const cfg::DataFile data_file, cfg::read_data_file(arguments.operand(0)));
   TESSERA_ASSIGN(const ResumePoint resume, resume_point(arguments.operand(2), arguments));
-  TESSERA_ASSIGN(LoadedNetwork loaded, load_network_file(cfg_path, resume.state.seed));
+  TESSERA_ASSIGN(LoadedNetwork loaded, load_network_file(cfg_path, resume.state.seed, gradients(arguments)));
   network* net = loaded.net.get();
 
   PreflightInput preflight_input{&loaded.cfg, &data_file, arguments.has("map"), weights_bytes(net)};
@@ -62,7 +63,11 @@ base::Result<int> run_detector_train(const Arguments& arguments) {
 
   TESSERA_ASSIGN(const std::unique_ptr<Engine> engine, attach(net, loaded.cfg.distributed, engine_options(arguments, state.seed)));
 
-  data::DetectionData samples(preflight.train, loaded.cfg.classes, {head->jitter, net->hue, net->saturation, net->exposure}, state.seed);
+  const NetSettings& settings = settings_of(*net);
+  const data::DetectionAugmentation augmentation{head->jitter,  net->hue,         net->saturation,
+                                                 net->exposure, settings.stretch, loaded.cfg.alexey && !settings.stretch,
+                                                 settings.flip, settings.resize};
+  data::DetectionData samples(preflight.train, loaded.cfg.classes, augmentation, state.seed);
   TrainingOptions options = training_options(arguments, data_file.backup, cfg_path, state.seed);
   options.test_every = test_interval(arguments, preflight.train.size(),
                                      static_cast<std::uint64_t>(net->batch) * static_cast<std::uint64_t>(net->subdivisions));

@@ -1,6 +1,7 @@
 #include "darknet/commands/engines.hpp"
 
 #include "darknet/commands/cache_file.hpp"
+#include "darknet/upstream/dialect.hpp"
 #include "darknet/upstream/stock_engine.hpp"
 #include "darknet/upstream/weights_file.hpp"
 #include "plugins/distributed/distributed_engine.hpp"
@@ -27,8 +28,20 @@ base::Result<std::unique_ptr<Inference>> attach_inference(network* net, const cf
   return distributed::attach_inference(net, section, options);
 }
 
+Gradients gradients(const Arguments& arguments) {
+  const bool stock = arguments.has("stock_gradients");
+  fmt::print("{}\n", stock ? "gradients: as upstream's CPU code has them (1x1 convolutions and reorg replace what others add)"
+                           : "gradients: the true ones, everywhere added up (-stock_gradients: as upstream's CPU code has them)");
+  return stock ? Gradients::kStock : Gradients::kTrue;
+}
+
 base::Result<LoadedNetwork> load_network_for_test(const std::string& cfg, const std::string& weights, const Arguments& arguments) {
   TESSERA_ASSIGN(LoadedNetwork loaded, load_network_file(cfg, 0));
+  if (arguments.has("letter_box")) {
+    NetSettings settings = settings_of(*loaded.net);
+    settings.stretch = false;
+    set_settings(*loaded.net, settings);
+  }
   LoadRange all;
   all.complete = true;
   TESSERA_ASSIGN(const WeightsInfo info, load_weights_file(loaded.net.get(), weights, all));

@@ -24,6 +24,9 @@ EngineOptions engine_options(const Arguments& arguments, std::uint64_t seed);
 [[nodiscard]] base::Result<std::unique_ptr<Inference>> attach_inference(network* net, const cfg::DistributedSection& section,
                                                                         const EngineOptions& options);
 
+// As -stock_gradients says; says on stdout which they are.
+Gradients gradients(const Arguments& arguments);
+
 // load_network_file() with weights for every layer and batch 1, for tests; they run on our kernels unless -backend says otherwise.
 [[nodiscard]] base::Result<LoadedNetwork> load_network_for_test(const std::string& cfg, const std::string& weights,
                                                                 const Arguments& arguments);

@@ -15,6 +15,7 @@
 #include "darknet/commands/run_command.hpp"
 #include "darknet/upstream/upstream_commands.hpp"
 #include "darknet/upstream/upstream_errors.hpp"
+#include "plugins/layers/kinds.hpp"
 
 namespace {
 
@@ -116,6 +117,7 @@ int main(int argc, char** argv) {
   tessera::darknet::start_with_best_blas(argv);
   tessera::base::keep_output_from_failing();
   tessera::base::return_freed_memory();
+  tessera::layers::join_layer_kinds();
   try {
     return dispatch(argc, argv);
   } catch (const UpstreamError& failure) {  // upstream's own exit, turned into an exception

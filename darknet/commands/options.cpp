@@ -12,6 +12,9 @@ using enum OptionKind;
 constexpr OptionSpec kOptions[] = {
     {"map", kFlag, "measure mAP on the valid list while training and keep the best weights"},
     {"map_every", kInteger, "iterations between two measurements (default: an epoch, at least 100)"},
+    {"stock_gradients", kFlag,
+     "1x1 convolutions and reorg replace what other layers add to their input's gradient, as upstream's CPU code does"},
+    {"letter_box", kFlag, "pictures are scaled to fit instead of stretched, where the cfg is AlexeyAB's"},
     {"clear", kFlag, "count images and iterations from 0"},
     {"alpha", kReal, "partition: of the Dirichlet distribution, the smaller the more unequal (default: the same mixture for all)"},
     {"seed", kInteger, "random seed of weights, pictures and augmentation (default 1)"},
@@ -60,7 +63,6 @@ constexpr OptionSpec kOptions[] = {
     {"http_port", kInteger, ""},
     {"benchmark_layers", kFlag, ""},
     {"show_imgs", kFlag, ""},
-    {"letter_box", kFlag, ""},
     {"fullscreen", kFlag, ""},
     {"show", kFlag, ""},
     {"avg", kInteger, ""},
@@ -71,9 +73,9 @@ constexpr OptionSpec kOptions[] = {
 };
 
 // Options above that are taken for the sake of other Darknets' command lines.
-constexpr std::array kWithoutEffect = {"gpus",      "i",          "nogpu",      "mjpeg_port", "json_port", "http_port", "benchmark_layers",
-                                       "show_imgs", "letter_box", "fullscreen", "show",       "avg",       "s",         "w",
-                                       "h",         "fps",        "dont_show"};
+constexpr std::array kWithoutEffect = {"gpus",      "i",          "nogpu", "mjpeg_port", "json_port", "http_port", "benchmark_layers",
+                                       "show_imgs", "fullscreen", "show",  "avg",        "s",         "w",         "h",
+                                       "fps",       "dont_show"};
 
 }  // namespace
 

@@ -6,6 +6,7 @@
 
 #include "cluster/cluster_file.hpp"
 #include "darknet/commands/commands.hpp"
+#include "darknet/upstream/dialect.hpp"
 #include "darknet/upstream/network_file.hpp"
 #include "plan/planner.hpp"
 #include "plugins/distributed/network_graph.hpp"
@@ -76,9 +77,8 @@ base::Result<Subject> read_subject(const Arguments& arguments) {
   }
 
   shrink_batch(cfg.file);
-  TESSERA_ASSIGN(const auto plain, MemoryFile::create(cfg::upstream_text(cfg.file)));
-  std::string plain_path = plain->path();
-  const std::unique_ptr<network, NetworkDeleter> net(parse_network_cfg(plain_path.data()));
+  TESSERA_ASSIGN(const auto net, parse_network(cfg));
+  use_true_gradients(net.get());
   TESSERA_ASSIGN(auto range, distributed::wrappable_range(*net, section.first_layer));
   if (subject.settings.layers > 0) range.end = range.begin + subject.settings.layers;
   TESSERA_ASSIGN(subject.graph, distributed::network_graph(*net, range));

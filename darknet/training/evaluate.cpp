@@ -7,8 +7,10 @@
 
 #include <darknet.h>
 #include "base/clock.hpp"
+#include "darknet/upstream/dialect.hpp"
 #include "data/image_file.hpp"
 #include "data/label_file.hpp"
+#include "plugins/layers/yolo.hpp"
 
 namespace tessera::darknet {
 namespace {
@@ -26,10 +28,15 @@ class BatchOfOne {
   int before_;
 };
 
-base::Result<PreparedImage> prepare(int index, const std::string& path, int width, int height) {
+// The picture on the network's input.
+void fit_picture(const cv::Mat& picture, bool stretched, int width, int height, float* planes) {
+  stretched ? data::stretch(picture, width, height, planes) : data::letterbox(picture, width, height, planes);
+}
+
+base::Result<PreparedImage> prepare(int index, const std::string& path, bool stretched, int width, int height) {
   TESSERA_ASSIGN(const cv::Mat picture, data::read_image(path));
   PreparedImage prepared{index, picture.cols, picture.rows, std::vector<float>(static_cast<std::size_t>(3) * width * height)};
-  data::letterbox(picture, width, height, prepared.planes.data());
+  fit_picture(picture, stretched, width, height, prepared.planes.data());
   return prepared;
 }
 
@@ -48,11 +55,12 @@ std::vector<observe::DetectedObject> detect_objects(network* net, float* planes,
   const base::TimePoint start = base::Clock::now();
   network_predict(net, planes);
   if (seconds) *seconds = base::seconds_between(start, base::Clock::now());
+  if (settings_of(*net).stretch) image_width = net->w, image_height = net->h;  // nothing beside the picture to take off
   int count = 0;
   detection* found =
       get_network_boxes(net, image_width, image_height, settings.score_threshold, settings.hierarchy_threshold, nullptr, 1, &count);
   const int classes = detection_head(net)->classes;
-  if (settings.nms_threshold > 0) do_nms_sort(found, count, classes, settings.nms_threshold);
+  if (settings.nms_threshold > 0) suppress(*net, found, count, classes, settings.nms_threshold);
   std::vector<observe::DetectedObject> objects;
   for (int i = 0; i < count; ++i)
     for (int c = 0; found[i].objectness > 0 && c < classes; ++c)
@@ -67,7 +75,7 @@ std::vector<observe::DetectedObject> detect_objects(network* net, float* planes,
 std::vector<observe::DetectedObject> detect_objects(network* net, const cv::Mat& picture, const DetectionSettings& settings,
                                                     double* seconds) {
   std::vector<float> planes(static_cast<std::size_t>(3) * net->w * net->h);
-  data::letterbox(picture, net->w, net->h, planes.data());
+  fit_picture(picture, settings_of(*net).stretch, net->w, net->h, planes.data());
   return detect_objects(net, planes.data(), picture.cols, picture.rows, settings, seconds);
 }
 
@@ -75,8 +83,9 @@ base::Status for_each_image(const network* net, const std::vector<std::string>& 
                             const std::function<base::Status(PreparedImage&)>& take) {
   const std::size_t ahead = std::clamp<std::size_t>(std::thread::hardware_concurrency(), 1, 8);
   std::vector<std::future<base::Result<PreparedImage>>> slots(ahead);
+  const bool stretched = settings_of(*net).stretch;
   const auto start = [&](std::size_t i) {
-    slots[i % ahead] = std::async(std::launch::async, prepare, static_cast<int>(i), images[i], net->w, net->h);
+    slots[i % ahead] = std::async(std::launch::async, prepare, static_cast<int>(i), images[i], stretched, net->w, net->h);
   };
   for (std::size_t i = 0; i < std::min(ahead, images.size()); ++i) start(i);
   for (std::size_t i = 0; i < images.size(); ++i) {

@@ -13,6 +13,7 @@
 #include "base/text.hpp"
 #include "darknet/training/exit_codes.hpp"
 #include "darknet/training/interrupt.hpp"
+#include "darknet/upstream/dialect.hpp"
 #include "darknet/upstream/weights_file.hpp"
 #include "darknet/upstream/weights_layout.hpp"
 #include "data/sample_rng.hpp"
@@ -148,6 +149,8 @@ base::Result<bool> TrainingLoop::step() {
   for (const std::string& problem : hooks_.problems()) fmt::print(stderr, "warning: {}\n", problem);
   TESSERA_TRY(resize_to(batch.shape.width, batch.shape.height));
 
+  if (const NetSettings& settings = settings_of(*net_); settings.cyclic_rate)
+    net_->learning_rate = cyclic_rate(settings, static_cast<std::int64_t>(before) + 1);
   std::srand(static_cast<unsigned>(options_.seed + before));  // dropout: the same after a resume
   TESSERA_ASSIGN(const float loss, engine_.train_batch(net_, batch, [this] { return loader_->peek(); }));
   const std::uint64_t iteration = get_current_batch(net_);

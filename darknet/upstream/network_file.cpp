@@ -9,12 +9,28 @@
 #include <cstring>
 
 #include "darknet/upstream/adam.hpp"
+#include "darknet/upstream/dialect.hpp"
 #include "darknet/upstream/region_backward.hpp"
 #include "darknet/upstream/weights_file.hpp"
 
 namespace tessera::darknet {
 
-void NetworkDeleter::operator()(network* net) const { free_network(net); }
+void NetworkDeleter::operator()(network* net) const {
+  forget_settings(*net);
+  free_network(net);
+}
+
+base::Result<std::unique_ptr<network, NetworkDeleter>> parse_network(const cfg::Cfg& cfg) {
+  if (cfg.alexey && !layer_makers())
+    return base::error(base::ErrorCode::kInvalidArgument, "{}: this program has no layers of AlexeyAB's Darknet", cfg.file.path);
+  TESSERA_TRY(check_memory(cfg));
+  TESSERA_ASSIGN(const std::unique_ptr<MemoryFile> plain, MemoryFile::create(upstream_text(cfg)));
+  std::string path = plain->path();
+  const Parsing parsing(cfg);
+  std::unique_ptr<network, NetworkDeleter> net(parse_network_cfg(path.data()));
+  set_settings(*net, net_settings(cfg));
+  return net;
+}
 
 base::Result<std::unique_ptr<MemoryFile>> MemoryFile::create(const std::string& content) {
   const int handle = ::memfd_create("cfg", MFD_CLOEXEC);
@@ -46,17 +62,15 @@ base::Status check_memory(const cfg::Cfg& cfg) {
       cfg.file.path, cfg.file.sections.front().line, bytes / 1e9);
 }
 
-base::Result<LoadedNetwork> load_network_file(const std::string& path, std::uint64_t seed) {
+base::Result<LoadedNetwork> load_network_file(const std::string& path, std::uint64_t seed, Gradients gradients) {
   TESSERA_ASSIGN(cfg::CfgFile file, cfg::read_cfg_file(path));
   TESSERA_ASSIGN(cfg::Cfg cfg, cfg::check_cfg(std::move(file)));
-  TESSERA_TRY(check_memory(cfg));
-  TESSERA_ASSIGN(const std::unique_ptr<MemoryFile> plain, MemoryFile::create(cfg::upstream_text(cfg.file)));
   for (const std::string& warning : cfg.file.warnings) fmt::print(stderr, "warning: {}\n", warning);
   std::srand(static_cast<unsigned>(seed));  // upstream draws weights with rand()
-  std::string plain_path = plain->path();
   LoadedNetwork loaded;
+  TESSERA_ASSIGN(loaded.net, parse_network(cfg));
   loaded.cfg = std::move(cfg);
-  loaded.net.reset(parse_network_cfg(plain_path.data()));
+  gradients == Gradients::kTrue ? use_true_gradients(loaded.net.get()) : use_stock_gradients(loaded.net.get());
   enable_region_backward(loaded.net.get());
   enable_adam(loaded.net.get(), loaded.cfg.file.sections.front().integer("amsgrad", 0) != 0);
   return loaded;

@@ -31,7 +31,13 @@ struct LoadedNetwork {
 
 // Checks the cfg and has upstream build the network from it, its random weights drawn from `seed`. Upstream's parser
 // sees the cfg without the [distributed] section and without comments.
-[[nodiscard]] base::Result<LoadedNetwork> load_network_file(const std::string& cfg, std::uint64_t seed);
+// Gradients are the true ones (plugins/layers/dialect.hpp) unless upstream's are asked for.
+enum class Gradients { kTrue, kStock };
+[[nodiscard]] base::Result<LoadedNetwork> load_network_file(const std::string& cfg, std::uint64_t seed,
+                                                            Gradients gradients = Gradients::kTrue);
+
+// The network of a checked cfg, its weights random, as upstream's parser and our layers make it.
+[[nodiscard]] base::Result<std::unique_ptr<network, NetworkDeleter>> parse_network(const cfg::Cfg& cfg);
 
 // A file in memory with a path that upstream's parser can open.
 class MemoryFile {

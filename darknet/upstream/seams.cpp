@@ -15,6 +15,7 @@
 
 #include <darknet.h>
 #include "cfg/cfg_check.hpp"
+#include "darknet/upstream/dialect.hpp"
 #include "darknet/upstream/network_file.hpp"
 #include "darknet/upstream/upstream_errors.hpp"
 #include "darknet/upstream/weights_file.hpp"
@@ -51,12 +52,9 @@ network* __real_parse_network_cfg(char* filename);
 // Upstream's own commands accept cfgs with a [distributed] section (and train on this machine alone).
 network* __wrap_parse_network_cfg(char* filename) {
   using namespace tessera;
+  if (darknet::Parsing::active()) return __real_parse_network_cfg(filename);
   cfg::CfgFile file = value_or_fail(cfg::read_cfg_file(filename));
-  const cfg::Cfg cfg = value_or_fail(cfg::check_cfg(std::move(file)));
-  if (const auto room = darknet::check_memory(cfg); !room) fail(room.error().message);
-  const auto plain = value_or_fail(darknet::MemoryFile::create(cfg::upstream_text(cfg.file)));
-  std::string path = plain->path();
-  return __real_parse_network_cfg(path.data());
+  return value_or_fail(darknet::parse_network(value_or_fail(cfg::check_cfg(std::move(file))))).release();
 }
 
 void __wrap_load_weights_upto(network* net, char* filename, int start, int cutoff) {

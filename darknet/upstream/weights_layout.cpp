@@ -1,6 +1,7 @@
 #include "darknet/upstream/weights_layout.hpp"
 
 #include "darknet/upstream/adam.hpp"
+#include "darknet/upstream/own_layer.hpp"
 
 namespace tessera::darknet {
 namespace {
@@ -26,6 +27,11 @@ void append_connected(const layer& l, LayoutUse use, std::vector<WeightBlock>& b
   blocks.push_back({l.biases, elements(l.outputs)});
   blocks.push_back({l.weights, elements(l.outputs) * elements(l.inputs), use == LayoutUse::kLoadTransposed ? elements(l.inputs) : 0});
   if (l.batch_normalize && !(use != LayoutUse::kSave && l.dontloadscales)) append_normalization(l, l.outputs, blocks);
+}
+
+void append_own(const layer& l, std::vector<StoredBlock> (OwnLayer::*get)(const layer&), std::vector<WeightBlock>& blocks) {
+  if (OwnLayer* own = own_layer(l))
+    for (const StoredBlock& block : (own->*get)(l)) blocks.push_back({block.values, block.count});
 }
 
 // Layers made of others keep them in this order.
@@ -72,6 +78,7 @@ std::vector<WeightBlock> weight_blocks(const layer& l, LayoutUse use) {
   if (use == LayoutUse::kSave ? l.dontsave : l.dontload) return blocks;
   append_layer(l, use, blocks);
   for (const layer* part : parts(l)) append_layer(*part, use, blocks);
+  append_own(l, &OwnLayer::weights, blocks);
   return blocks;
 }
 
@@ -94,6 +101,7 @@ std::vector<WeightBlock> momentum_blocks(const network& net, const layer& l) {
     add(*array.first, array.count);
     add(*array.second, net.adam == kAmsgrad ? 2 * array.count : array.count);
   }
+  append_own(l, &OwnLayer::momentum, blocks);
   return blocks;
 }
 

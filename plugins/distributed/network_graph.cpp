@@ -4,6 +4,7 @@
 #include <map>
 
 #include "darknet.h"
+#include "darknet/upstream/dialect.hpp"
 
 extern "C" {
 char* get_layer_string(LAYER_TYPE type);
@@ -20,6 +21,7 @@ namespace {
 
 // Why a layer cannot be wrapped, whatever is around it; empty when it can.
 std::string obstacle(const layer& l) {
+  if (darknet::own_layer(l)) return "it is computed by a layer of plugins/layers";
   switch (l.type) {
     case CONVOLUTIONAL:
       if (l.groups != 1) return fmt::format("groups={} is not supported, only groups=1", l.groups);
@@ -47,6 +49,7 @@ std::string obstacle(const layer& l) {
 bool differs_from_upstream(const layer& l) { return l.type == CONVOLUTIONAL && l.size == 1 && (l.stride != 1 || l.pad != 0); }
 
 std::vector<int> layer_inputs(const layer& l, int index) {
+  if (const darknet::OwnLayer* own = darknet::own_layer(l)) return own->inputs(index);
   if (l.type == ROUTE) return {l.input_layers, l.input_layers + l.n};
   if (l.type == SHORTCUT) return {index - 1, l.index};
   return {index - 1};
@@ -95,6 +98,7 @@ graph::Layer graph_layer(const layer& l, int index) {
   g.beta = l.beta;
   g.scale = l.scale;
   g.reverse = l.type == REORG && l.reverse;
+  g.adds_gradient = darknet::adds_gradient(l);
   return g;
 }
 
@@ -108,7 +112,7 @@ int last_frozen_layer(const network& net) {
 bool read_after(const network& net, int index, int end) {
   for (int i = end; i < net.n; ++i) {
     const layer& l = net.layers[i];
-    if (l.type == ROUTE || l.type == SHORTCUT) {
+    if (darknet::own_layer(l) || l.type == ROUTE || l.type == SHORTCUT) {
       const auto inputs = layer_inputs(l, i);
       if (std::find(inputs.begin(), inputs.end(), index) != inputs.end()) return true;
     } else if (i - 1 == index) {
@@ -174,6 +178,7 @@ base::Result<Graph> network_graph(const network& net, LayerRange range) {
     }
   for (int i = range.begin; i < range.end; ++i) {
     graph::Layer g = graph_layer(net.layers[i], i);
+    g.epsilon_in_root = g.batch_normalize && darknet::settings_of(net).epsilon_in_root;
     for (int source : layer_inputs(net.layers[i], i)) g.inputs.push_back(node_of.at(source));
     g.backward = i > frozen;
     g.delivered = read_after(net, i, range.end);

@@ -64,6 +64,12 @@ base::Status parameters_changed(const network& net) {
   return {};
 }
 
+// A [dropout] works in the buffers of the layer before it.
+void share_with_dropout(network* net) {
+  for (int i = 1; i < net->n; ++i)
+    if (net->layers[i].type == DROPOUT) net->layers[i].output = net->layers[i - 1].output, net->layers[i].delta = net->layers[i - 1].delta;
+}
+
 const layer* first_with_weights(const network* net, LayerRange range) {
   for (int i = range.begin; i < range.end; ++i)
     if (net->layers[i].type == CONVOLUTIONAL) return &net->layers[i];
@@ -110,6 +116,7 @@ WrappedLayers::~WrappedLayers() {
     }
     if (l.type == MAXPOOL && !l.indexes) l.indexes = static_cast<int*>(std::calloc(elements, sizeof(int)));
   }
+  share_with_dropout(net_);
 }
 
 void WrappedLayers::release_buffers() {
@@ -123,6 +130,7 @@ void WrappedLayers::release_buffers() {
     std::free(l.indexes);
     l.indexes = nullptr;
   }
+  share_with_dropout(net_);
 }
 
 }  // namespace tessera::distributed

@@ -14,8 +14,8 @@
 namespace tessera::cfg {
 namespace {
 
-constexpr long kYoloBoxes = 90;    // boxes per image a [yolo] layer can hold (upstream's make_yolo_layer)
-constexpr long kRegionBoxes = 30;  // and a [region] layer
+constexpr long kMostBoxes = 10000;  // boxes per image a [yolo] layer can hold
+constexpr long kRegionBoxes = 30;   // and a [region] layer
 
 // Saturates: what does not fit is far beyond every limit.
 std::int64_t product(std::initializer_list<std::int64_t> factors) {
@@ -33,6 +33,7 @@ class Checker {
   base::Result<Cfg> run() {
     TESSERA_TRY(check_keys(cfg_.file));
     const auto& sections = cfg_.file.sections;
+    cfg_.alexey = std::any_of(sections.begin(), sections.end(), is_alexey_section);
     if (find_section_spec(sections.front().name)->name != "net")
       return fail(sections.front().line, "the first section is [{}]; it must be [net]", sections.front().name);
     TESSERA_TRY(check_net(sections.front()));
@@ -44,6 +45,7 @@ class Checker {
         TESSERA_TRY(take_distributed(section));
         continue;
       }
+      now_.section = static_cast<int>(i);
       TESSERA_TRY(check_layer(type, section));
       before_ = i;
     }
@@ -65,6 +67,10 @@ class Checker {
     if (batch % subdivisions != 0)
       return fail(net.line_of("subdivisions"), "batch={} is no multiple of subdivisions={}; Darknet would train on {} images; change one",
                   batch, subdivisions, batch / subdivisions * subdivisions);
+    for (const char* key : {"mosaic", "mixup", "cutmix", "blur", "gaussian_noise", "ema_alpha", "label_smooth_eps"})
+      if (const CfgOption* option = net.find(key); option && *base::to_real(option->value) != 0)
+        cfg_.file.warnings.push_back(
+            fmt::format("{}:{}: {}={} is not done here; training goes on without it", cfg_.file.path, option->line, key, option->value));
     now_ = {"net", net.line, net.integer("channels", 0), net.integer("height", 0), net.integer("width", 0), 0};
     rows_ = product({batch / subdivisions, net.integer("time_steps", 1)});
     TESSERA_TRY(check_count(net.line, "[net]", product({batch, now_.c, now_.h, now_.w}), "values in a batch"));
@@ -98,8 +104,9 @@ class Checker {
     LayerShape next = now_;
     next.type = type;
     next.line = section.line;
-    static const std::set<std::string> kNeedMap = {"convolutional", "deconvolutional", "local", "crop",   "reorg", "maxpool",
-                                                   "avgpool",       "upsample",        "yolo",  "region", "crnn"};
+    static const std::set<std::string> kNeedMap = {"convolutional", "deconvolutional", "local",    "crop",    "reorg",
+                                                   "maxpool",       "avgpool",         "upsample", "yolo",    "region",
+                                                   "crnn",          "scale_channels",  "sam",      "reorg3d", "Gaussian_yolo"};
     if (kNeedMap.count(type) && (now_.c == 0 || now_.h == 0 || now_.w == 0))
       return fail(section.line, "[{}] (layer {}) needs a map, but what comes before it gives a flat vector of {}", type, cfg_.layers.size(),
                   now_.outputs);
@@ -147,7 +154,9 @@ class Checker {
       const long groups = s.integer("groups", 1);
       if (now_.c % groups != 0 || filters % groups != 0)
         return fail(s.line_of("groups"), "groups={} must divide the {} input channels and filters={}", groups, now_.c, filters);
-      set_map(next, filters, slid(now_.h, size, stride, 2 * padding), slid(now_.w, size, stride, 2 * padding));
+      const long by_x = s.integer("stride_x", stride), by_y = s.integer("stride_y", stride);
+      const long apart = size == 1 ? 1 : s.integer("dilation", 1), window = apart * (size - 1) + 1;
+      set_map(next, filters, slid(now_.h, window, by_y, 2 * padding * apart), slid(now_.w, window, by_x, 2 * padding * apart));
       weights_ = product({filters, now_.c / groups, size, size});
       columns_ = product({now_.c / groups, size, size, next.h, next.w});
     } else if (type == "deconvolutional") {
@@ -159,11 +168,15 @@ class Checker {
       set_map(next, filters, (now_.h - lost) / stride + 1, (now_.w - lost) / stride + 1);
       weights_ = product({filters, now_.c, size, size, next.h, next.w});
     } else if (type == "maxpool") {
+      const long by_x = s.integer("stride_x", stride), by_y = s.integer("stride_y", stride);
       const long window = s.integer("size", stride), pad = s.integer("padding", window - 1);
       if (pad > 2 * (window - 1) && pad > 0)
         return fail(s.line_of("padding"), "padding={} is so much that windows of size={} would see nothing of the map; at most {} is good",
                     pad, window, 2 * (window - 1));
-      set_map(next, now_.c, slid(now_.h, window, stride, pad), slid(now_.w, window, stride, pad));
+      if (s.integer("maxpool_depth", 0))
+        set_map(next, s.integer("out_channels", 1), now_.h, now_.w);
+      else
+        set_map(next, now_.c, slid(now_.h, window, by_y, pad), slid(now_.w, window, by_x, pad));
     } else if (type == "avgpool") {
       set_map(next, now_.c, 1, 1);
     } else if (type == "crop") {
@@ -203,7 +216,11 @@ class Checker {
       if (!(s.real("temperature", 1) > 0))
         return fail(s.line_of("temperature"), "temperature={} must be above 0", s.text("temperature", ""));
       if (!(s.real("alpha", 1) >= 0)) return fail(s.line_of("alpha"), "alpha={} must not be negative", s.text("alpha", ""));
-    } else if (type == "yolo") {
+    } else if (type == "scale_channels" || type == "sam") {
+      return shape_product(type, s, next);
+    } else if (type == "reorg3d") {
+      shape_reorg(s, next);
+    } else if (type == "yolo" || type == "Gaussian_yolo") {
       return check_yolo(s);
     } else if (type == "region") {
       return check_region(s);
@@ -255,6 +272,17 @@ class Checker {
       channels += from->c;
       outputs += from->outputs;
     }
+    const long groups = s.integer("groups", 1), group = s.integer("group_id", 0);
+    if (groups > 1) {
+      if (group >= groups)
+        return fail(s.line_of("group_id"), "group_id={} names a group, but groups={} allows 0 to {}", group, groups, groups - 1);
+      for (const std::string& part : base::split(layers->value, ',')) {
+        TESSERA_ASSIGN(const LayerShape* from, source(s, "layers", *base::to_integer(part)));
+        if (from->c % groups != 0)
+          return fail(s.line_of("groups"), "groups={} must divide the {} channels of layer {}", groups, from->c, part);
+      }
+      channels /= groups, outputs /= groups;
+    }
     next.c = channels;
     next.h = first->h;
     next.w = first->w;
@@ -262,9 +290,43 @@ class Checker {
     return {};
   }
 
+  // [scale_channels], [sam]: the layer before times another one.
+  base::Status shape_product(const std::string& type, const CfgSection& s, LayerShape& next) const {
+    const CfgOption* from = s.find("from");
+    if (!from) return fail(s.line, "[{}] needs from=", type);
+    TESSERA_ASSIGN(const LayerShape* other, source(s, "from", *base::to_integer(from->value)));
+    const bool over_map = s.integer("scale_wh", 0);
+    const bool fits = type == "sam" ? now_.c == other->c && now_.h == other->h && now_.w == other->w
+                      : over_map    ? now_.c == 1 && now_.h == other->h && now_.w == other->w
+                                    : now_.c == other->c && now_.h == 1 && now_.w == 1;
+    if (!fits)
+      return fail(from->line, "from={} is {}x{}x{}, which [{}] cannot multiply with the {}x{}x{} before it", from->value, other->w,
+                  other->h, other->c, type, now_.w, now_.h, now_.c);
+    if (is_alexey_activation(s.text("activation", "linear")))
+      return fail(s.line_of("activation"), "activation={} cannot follow a product; use linear, logistic, leaky or relu",
+                  s.text("activation", ""));
+    set_map(next, other->c, other->h, other->w);
+    return {};
+  }
+
   base::Status shape_shortcut(const CfgSection& s) const {
     const CfgOption* from = s.find("from");
     if (!from) return fail(s.line, "[shortcut] needs from=");
+    const std::string weights = s.text("weights_type", "none"), normalization = s.text("weights_normalization", "none");
+    const bool weighted = weights == "per_feature" || weights == "per_layer" || weights == "per_channel";
+    if (!weighted && weights != "none")
+      return fail(s.line_of("weights_type"), "weights_type={} is no good value; it must be per_feature, per_channel or none", weights);
+    if (weighted && normalization != "relu" && normalization != "softmax")
+      return fail(s.line_of("weights_normalization"), "weights_normalization={} is no good value; it must be relu or softmax",
+                  normalization);
+    const std::vector<std::string> parts = base::split(from->value, ',');
+    for (const std::string& part : parts) {
+      TESSERA_ASSIGN(const LayerShape* other, source(s, "from", *base::to_integer(part)));
+      if ((parts.size() > 1 || weighted) && (other->w != now_.w || other->h != now_.h || (weighted && other->c != now_.c)))
+        return fail(from->line, "from={} adds a map of {}x{}x{} to one of {}x{}x{}; they must have the same size", part, other->w, other->h,
+                    other->c, now_.w, now_.h, now_.c);
+    }
+    if (parts.size() > 1) return {};
     TESSERA_ASSIGN(const LayerShape* other, source(s, "from", *base::to_integer(from->value)));
     const bool ok = other->w > 0 && now_.w > 0 &&
                     (other->w >= now_.w ? other->w / now_.w == other->h / now_.h : now_.w / other->w == now_.h / other->h);
@@ -331,7 +393,13 @@ class Checker {
     }
     TESSERA_TRY(take_classes(s, classes));
     TESSERA_TRY(check_anchors(s, num));
-    TESSERA_TRY(check_boxes(s, kYoloBoxes));
+    if (const CfgOption* counters = s.find("counters_per_class");
+        counters && static_cast<long>(base::split(counters->value, ',').size()) != classes)
+      return fail(counters->line, "counters_per_class= has {} numbers, but classes={}", base::split(counters->value, ',').size(), classes);
+    if (s.name == "Gaussian_yolo")
+      return expect_channels(s, masks * (classes + 9),
+                             fmt::format("mask has {} anchors and classes={} (9 numbers and the classes each)", masks, classes));
+    TESSERA_TRY(check_boxes(s, kMostBoxes));
     return expect_channels(s, masks * (classes + 5), fmt::format("mask has {} anchors and classes={}", masks, classes));
   }
 

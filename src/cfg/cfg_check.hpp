@@ -18,6 +18,7 @@ struct LayerShape {
   int line = 0;
   long c = 0, h = 0, w = 0;
   long outputs = 0;
+  int section = 0;  // index in the file
 };
 
 struct Cfg {
@@ -27,6 +28,7 @@ struct Cfg {
   int classes = 0;  // of the detection heads; 0 without one
   int classes_line = 0;
   std::int64_t floats = 0;  // that upstream's network of it keeps at least: outputs, deltas, weights and their updates
+  bool alexey = false;      // has something of AlexeyAB's Darknet (cfg_keys.hpp), so it means what it means there
 };
 
 [[nodiscard]] base::Result<Cfg> check_cfg(CfgFile file);

@@ -70,17 +70,4 @@ base::Result<CfgFile> read_cfg_file(const std::string& path) {
   return parse_cfg(path, lines);
 }
 
-std::string upstream_text(const CfgFile& file) {
-  std::string text;
-  for (const CfgSection& section : file.sections) {
-    if (section.name == "distributed") continue;
-    const bool distill = section.name == "distill";
-    text += fmt::format("[{}]\n", distill ? "softmax" : section.name);
-    for (const CfgOption& option : section.options)
-      if (option.key != "amsgrad" && !(distill && (option.key == "temperature" || option.key == "alpha")))
-        text += fmt::format("{}={}\n", option.key, option.value);
-  }
-  return text;
-}
-
 }  // namespace tessera::cfg

@@ -41,8 +41,4 @@ struct CfgFile {
 [[nodiscard]] base::Result<CfgFile> parse_cfg(std::string path, const std::vector<std::string>& lines);
 [[nodiscard]] base::Result<CfgFile> read_cfg_file(const std::string& path);
 
-// The text upstream's parser gets: every section except [distributed], every key except amsgrad;
-// [distill] as [softmax].
-std::string upstream_text(const CfgFile& file);
-
 }  // namespace tessera::cfg

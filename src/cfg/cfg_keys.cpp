@@ -15,11 +15,14 @@ namespace tessera::cfg {
 namespace {
 
 using enum ValueKind;
+using enum Origin;
 
 // Read by upstream for every layer.
-constexpr KeySpec kLayerKeys[] = {{"truth", kSwitch},          {"onlyforward", kSwitch}, {"stopbackward", kSwitch},
-                                  {"dontsave", kSwitch},       {"dontload", kSwitch},    {"numload", kCount},
-                                  {"dontloadscales", kSwitch}, {"learning_rate", kReal}, {"smooth", kReal}};
+constexpr KeySpec kLayerKeys[] = {{"truth", kSwitch},          {"onlyforward", kSwitch},
+                                  {"stopbackward", kSwitch},   {"dontsave", kSwitch},
+                                  {"dontload", kSwitch},       {"numload", kCount},
+                                  {"dontloadscales", kSwitch}, {"learning_rate", kReal},
+                                  {"smooth", kReal},           {"train_only_bn", kSwitch, kNoEffect}};
 
 constexpr KeySpec kNet[] = {{"batch", kPositive},
                             {"subdivisions", kPositive},
@@ -57,10 +60,56 @@ constexpr KeySpec kNet[] = {{"batch", kPositive},
                             {"steps", kIntegers},
                             {"scales", kReals},
                             {"gamma", kReal},
-                            {"max_batches", kCount}};
-constexpr KeySpec kConvolutional[] = {{"filters", kPositive}, {"size", kPositive},   {"stride", kPositive},        {"pad", kCount},
-                                      {"padding", kCount},    {"groups", kPositive}, {"activation", kActivation},  {"binary", kSwitch},
-                                      {"xnor", kSwitch},      {"flipped", kSwitch},  {"batch_normalize", kSwitch}, {"dot", kReal}};
+                            {"max_batches", kCount},
+                            {"letter_box", kSwitch, kAlexey},
+                            {"flip", kSwitch, kAlexey},
+                            {"blur", kCount, kAlexey},
+                            {"mixup", kCount, kAlexey},
+                            {"cutmix", kSwitch, kAlexey},
+                            {"mosaic", kSwitch, kAlexey},
+                            {"mosaic_bound", kSwitch, kAlexey},
+                            {"gaussian_noise", kCount, kAlexey},
+                            {"ema_alpha", kReal, kAlexey},
+                            {"learning_rate_min", kReal, kAlexey},
+                            {"batches_per_cycle", kPositive, kAlexey},
+                            {"batches_cycle_mult", kReal, kAlexey},
+                            {"sgdr_cycle", kPositive, kAlexey},
+                            {"sgdr_mult", kReal, kAlexey},
+                            {"max_epochs", kCount, kNoEffect},
+                            {"max_chart_loss", kReal, kNoEffect},
+                            {"optimized_memory", kCount, kNoEffect},
+                            {"workspace_size_limit_MB", kCount, kNoEffect},
+                            {"dynamic_minibatch", kSwitch, kNoEffect},
+                            {"augment_speed", kCount, kNoEffect},
+                            {"track", kSwitch, kNoEffect},
+                            {"sequential_subdivisions", kCount, kNoEffect},
+                            {"init_sequential_subdivisions", kCount, kNoEffect},
+                            {"loss_scale", kReal, kNoEffect},
+                            {"use_cuda_graph", kSwitch, kNoEffect},
+                            {"try_fix_nan", kSwitch, kNoEffect},
+                            {"seq_scales", kReals, kNoEffect},
+                            {"resize_step", kPositive, kNoEffect},
+                            {"attention", kSwitch, kNoEffect},
+                            {"show_details", kSwitch, kNoEffect},
+                            {"cudnn_half", kSwitch, kNoEffect},
+                            {"label_smooth_eps", kReal, kAlexey}};
+constexpr KeySpec kConvolutional[] = {{"filters", kPositive},
+                                      {"size", kPositive},
+                                      {"stride", kPositive},
+                                      {"pad", kCount},
+                                      {"padding", kCount},
+                                      {"groups", kPositive},
+                                      {"activation", kActivation},
+                                      {"binary", kSwitch},
+                                      {"xnor", kSwitch},
+                                      {"flipped", kSwitch},
+                                      {"batch_normalize", kSwitch},
+                                      {"dot", kReal},
+                                      {"dilation", kPositive, kAlexey},
+                                      {"stride_x", kPositive, kAlexey},
+                                      {"stride_y", kPositive, kAlexey},
+                                      {"share_index", kInteger, kAlexey},
+                                      {"bin_output", kSwitch, kNoEffect}};
 constexpr KeySpec kDeconvolutional[] = {{"filters", kPositive}, {"size", kPositive},         {"stride", kPositive},       {"pad", kCount},
                                         {"padding", kCount},    {"activation", kActivation}, {"batch_normalize", kSwitch}};
 constexpr KeySpec kLocal[] = {
@@ -77,9 +126,77 @@ constexpr KeySpec kCrnn[] = {{"output_filters", kPositive},
 constexpr KeySpec kConnected[] = {{"output", kPositive}, {"activation", kActivation}, {"batch_normalize", kSwitch}};
 constexpr KeySpec kSoftmax[] = {{"groups", kPositive}, {"temperature", kReal}, {"tree", kText}, {"spatial", kReal}, {"noloss", kSwitch}};
 constexpr KeySpec kDistill[] = {{"temperature", kReal}, {"alpha", kReal}};  // our own (plugins/distill)
-constexpr KeySpec kYolo[] = {{"classes", kPositive},  {"num", kPositive},  {"mask", kIntegers}, {"max", kPositive},
-                             {"jitter", kReal},       {"anchors", kReals}, {"map", kText},      {"ignore_thresh", kReal},
-                             {"truth_thresh", kReal}, {"random", kSwitch}};
+constexpr KeySpec kYolo[] = {{"classes", kPositive},
+                             {"num", kPositive},
+                             {"mask", kIntegers},
+                             {"max", kPositive},
+                             {"jitter", kReal},
+                             {"anchors", kReals},
+                             {"map", kText},
+                             {"ignore_thresh", kReal},
+                             {"truth_thresh", kReal},
+                             {"random", kReal},
+                             {"scale_x_y", kReal, kAlexey},
+                             {"new_coords", kSwitch, kAlexey},
+                             {"iou_loss", kIouKind, kAlexey},
+                             {"iou_thresh_kind", kIouKind, kAlexey},
+                             {"iou_normalizer", kReal, kAlexey},
+                             {"cls_normalizer", kReal, kAlexey},
+                             {"obj_normalizer", kReal, kAlexey},
+                             {"iou_thresh", kReal, kAlexey},
+                             {"max_delta", kReal, kAlexey},
+                             {"objectness_smooth", kSwitch, kAlexey},
+                             {"label_smooth_eps", kReal, kAlexey},
+                             {"focal_loss", kSwitch, kAlexey},
+                             {"counters_per_class", kReals, kAlexey},
+                             {"nms_kind", kNmsKind, kAlexey},
+                             {"beta_nms", kReal, kAlexey},
+                             {"resize", kReal, kAlexey},
+                             {"delta_normalizer", kReal, kNoEffect},
+                             {"show_details", kSwitch, kAlexey},
+                             {"track_history_size", kCount, kNoEffect},
+                             {"sim_thresh", kReal, kNoEffect},
+                             {"dets_for_track", kCount, kNoEffect},
+                             {"dets_for_show", kCount, kNoEffect},
+                             {"track_ciou_norm", kReal, kNoEffect}};
+// AlexeyAB's head with uncertainties.
+constexpr KeySpec kGaussianYolo[] = {{"classes", kPositive},
+                                     {"num", kPositive},
+                                     {"mask", kIntegers},
+                                     {"max", kPositive},
+                                     {"jitter", kReal},
+                                     {"anchors", kReals},
+                                     {"map", kText},
+                                     {"ignore_thresh", kReal},
+                                     {"truth_thresh", kReal},
+                                     {"random", kReal},
+                                     {"uc_normalizer", kReal, kAlexey},
+                                     {"yolo_point", kText, kAlexey},
+                                     {"scale_x_y", kReal, kAlexey},
+                                     {"new_coords", kSwitch, kAlexey},
+                                     {"iou_loss", kIouKind, kAlexey},
+                                     {"iou_thresh_kind", kIouKind, kAlexey},
+                                     {"iou_normalizer", kReal, kAlexey},
+                                     {"cls_normalizer", kReal, kAlexey},
+                                     {"obj_normalizer", kReal, kAlexey},
+                                     {"iou_thresh", kReal, kAlexey},
+                                     {"max_delta", kReal, kAlexey},
+                                     {"objectness_smooth", kSwitch, kAlexey},
+                                     {"label_smooth_eps", kReal, kAlexey},
+                                     {"focal_loss", kSwitch, kAlexey},
+                                     {"counters_per_class", kReals, kAlexey},
+                                     {"nms_kind", kNmsKind, kAlexey},
+                                     {"beta_nms", kReal, kAlexey},
+                                     {"resize", kReal, kAlexey},
+                                     {"delta_normalizer", kReal, kNoEffect},
+                                     {"show_details", kSwitch, kAlexey},
+                                     {"track_history_size", kCount, kNoEffect},
+                                     {"sim_thresh", kReal, kNoEffect},
+                                     {"dets_for_track", kCount, kNoEffect},
+                                     {"dets_for_show", kCount, kNoEffect},
+                                     {"track_ciou_norm", kReal, kNoEffect}};
+constexpr KeySpec kFrom[] = {{"from", kInteger, kAlexey}, {"activation", kActivation}, {"scale_wh", kSwitch, kAlexey}};
+constexpr KeySpec kReorg3d[] = {{"stride", kPositive, kAlexey}};
 constexpr KeySpec kRegion[] = {{"classes", kPositive},    {"coords", kPositive}, {"num", kPositive},      {"log", kSwitch},
                                {"sqrt", kSwitch},         {"softmax", kSwitch},  {"background", kSwitch}, {"max", kPositive},
                                {"jitter", kReal},         {"rescore", kSwitch},  {"thresh", kReal},       {"classfix", kInteger},
@@ -95,11 +212,18 @@ constexpr KeySpec kCost[] = {{"type", kCostType}, {"scale", kReal}, {"ratio", kR
 constexpr KeySpec kCrop[] = {{"crop_height", kPositive}, {"crop_width", kPositive}, {"flip", kSwitch}, {"angle", kReal},
                              {"saturation", kReal},      {"exposure", kReal},       {"shift", kReal},  {"noadjust", kSwitch}};
 constexpr KeySpec kReorg[] = {{"stride", kPositive}, {"reverse", kSwitch}, {"flatten", kSwitch}, {"extra", kCount}};
-constexpr KeySpec kMaxpool[] = {{"size", kPositive}, {"stride", kPositive}, {"padding", kCount}};
+constexpr KeySpec kMaxpool[] = {{"size", kPositive},
+                                {"stride", kPositive},
+                                {"padding", kCount},
+                                {"stride_x", kPositive, kAlexey},
+                                {"stride_y", kPositive, kAlexey},
+                                {"maxpool_depth", kSwitch, kAlexey},
+                                {"out_channels", kPositive, kAlexey}};
 constexpr KeySpec kDropout[] = {{"probability", kReal}};
 constexpr KeySpec kNormalization[] = {{"alpha", kReal}, {"beta", kReal}, {"kappa", kReal}, {"size", kPositive}};
-constexpr KeySpec kShortcut[] = {{"from", kInteger}, {"activation", kActivation}, {"alpha", kReal}, {"beta", kReal}};
-constexpr KeySpec kRoute[] = {{"layers", kIntegers}};
+constexpr KeySpec kShortcut[] = {{"from", kIntegers}, {"activation", kActivation},      {"alpha", kReal},
+                                 {"beta", kReal},     {"weights_type", kText, kAlexey}, {"weights_normalization", kText, kAlexey}};
+constexpr KeySpec kRoute[] = {{"layers", kIntegers}, {"groups", kPositive, kAlexey}, {"group_id", kCount, kAlexey}};
 constexpr KeySpec kUpsample[] = {{"stride", kInteger}, {"scale", kReal}};
 constexpr std::span<const KeySpec> kNoKeys;
 
@@ -134,11 +258,18 @@ constexpr SectionSpec kSections[] = {
     {"route", "", kRoute},
     {"upsample", "", kUpsample},
     {"distributed", "", kNoKeys},
+    {"Gaussian_yolo", "", kGaussianYolo, kAlexey},
+    {"scale_channels", "", kFrom, kAlexey},
+    {"sam", "", kFrom, kAlexey},
+    {"reorg3d", "", kReorg3d, kAlexey},
 };
 
-constexpr std::string_view kActivations[] = {"linear", "leaky", "relu", "logistic", "tanh",  "elu",     "selu",
-                                             "loggy",  "relie", "ramp", "plse",     "stair", "hardtan", "lhtan"};
-constexpr std::string_view kPolicies[] = {"constant", "step", "steps", "exp", "poly", "sigmoid", "random"};
+constexpr std::string_view kActivations[] = {"linear", "leaky", "relu",  "logistic", "tanh",  "elu",  "selu",      "loggy", "relie",
+                                             "ramp",   "plse",  "stair", "hardtan",  "lhtan", "mish", "hard_mish", "swish", "relu6"};
+constexpr std::string_view kAlexeyActivations[] = {"mish", "hard_mish", "swish", "relu6"};
+constexpr std::string_view kPolicies[] = {"constant", "step", "steps", "exp", "poly", "sigmoid", "random", "sgdr"};
+constexpr std::string_view kIous[] = {"mse", "iou", "giou", "diou", "ciou"};
+constexpr std::string_view kNms[] = {"default", "greedynms", "diounms"};
 constexpr std::string_view kCosts[] = {"sse", "masked", "L1", "seg", "smooth", "wgan"};
 
 // Options of other Darknets, and why leaving them out silently would be wrong.
@@ -146,16 +277,8 @@ struct ForeignKey {
   std::string_view section, key, advice;
 };
 constexpr ForeignKey kForeign[] = {
-    {"yolo", "scale_x_y", "it changes how boxes are decoded; remove it (then it is 1) and train again"},
     {"region", "scale_x_y", "it changes how boxes are decoded; remove it (then it is 1) and train again"},
-    {"route", "groups", "only whole layers can be routed; use another network"},
-    {"route", "group_id", "only whole layers can be routed; use another network"},
-    {"convolutional", "dilation", "dilated convolutions are not supported; remove it"},
     {"convolutional", "antialiasing", "it adds a layer; remove it"},
-    {"shortcut", "weights_type", "weighted shortcuts are not supported; remove it"},
-    {"yolo", "new_coords", "it changes how boxes are decoded; use another network"},
-    {"net", "mosaic", "this augmentation is not supported; remove it"},
-    {"net", "letter_box", "images are always letterboxed here; remove it"},
 };
 
 // Left over in cfgs that upstream ships; they mean nothing to it.
@@ -164,9 +287,20 @@ struct LeftoverKey {
 };
 constexpr LeftoverKey kLeftover[] = {{"net", "seen"}, {"rnn", "hidden"}};
 
+const KeySpec* find_key(const SectionSpec& spec, std::string_view name) {
+  const auto in = [&](std::span<const KeySpec> keys) -> const KeySpec* {
+    const auto found = std::find_if(keys.begin(), keys.end(), [&](const KeySpec& key) { return key.name == name; });
+    return found == keys.end() ? nullptr : &*found;
+  };
+  if (const KeySpec* own = in(spec.keys)) return own;
+  return spec.name == "net" || spec.name == "distributed" ? nullptr : in(kLayerKeys);
+}
+
 bool is_leftover(const SectionSpec& spec, const CfgOption& option) {
-  return std::any_of(std::begin(kLeftover), std::end(kLeftover),
-                     [&](const LeftoverKey& one) { return one.section == spec.name && one.key == option.key; });
+  const KeySpec* key = find_key(spec, option.key);
+  return (key && key->origin == kNoEffect) || std::any_of(std::begin(kLeftover), std::end(kLeftover), [&](const LeftoverKey& one) {
+           return one.section == spec.name && one.key == option.key;
+         });
 }
 
 std::string one_of(std::span<const std::string_view> names) {
@@ -213,6 +347,10 @@ std::string wanted(ValueKind kind, const std::string& value) {
       return contains(kPolicies, value) ? "" : "one of " + one_of(kPolicies);
     case kCostType:
       return contains(kCosts, value) ? "" : "one of " + one_of(kCosts);
+    case kIouKind:
+      return contains(kIous, value) ? "" : "one of " + one_of(kIous);
+    case kNmsKind:
+      return contains(kNms, value) ? "" : "one of " + one_of(kNms);
     case kText:
       return "";
   }
@@ -243,13 +381,8 @@ bool is_distributed_key(std::string_view name) {
 base::Status check_option(const CfgFile& file, const SectionSpec& spec, const CfgOption& option) {
   // Their values are judged when the section is read (distributed_keys.hpp).
   if (spec.name == "distributed" && is_distributed_key(option.key)) return {};
-  const bool is_layer = spec.name != "net" && spec.name != "distributed";
-  const auto named = [&](const KeySpec& key) { return key.name == option.key; };
-  const KeySpec* key = std::find_if(spec.keys.begin(), spec.keys.end(), named).base();
-  if (key == spec.keys.data() + spec.keys.size()) {
-    key = std::find_if(std::begin(kLayerKeys), std::end(kLayerKeys), named);
-    if (!is_layer || key == std::end(kLayerKeys)) return unknown_key(file, spec, option);
-  }
+  const KeySpec* key = find_key(spec, option.key);
+  if (!key) return unknown_key(file, spec, option);
   const std::string form = wanted(key->kind, option.value);
   if (form.empty()) return {};
   return base::error(base::ErrorCode::kInvalidArgument, "{}:{}: {}={} is no good value; it must be {}", file.path, option.line, option.key,
@@ -262,6 +395,19 @@ const SectionSpec* find_section_spec(std::string_view name) {
   for (const SectionSpec& spec : kSections)
     if (spec.name == name || (!spec.alias.empty() && spec.alias == name)) return &spec;
   return nullptr;
+}
+
+bool is_alexey_activation(std::string_view name) { return contains(kAlexeyActivations, std::string(name)); }
+
+bool is_alexey_section(const CfgSection& section) {
+  const SectionSpec* spec = find_section_spec(section.name);
+  if (!spec) return false;
+  return spec->origin == kAlexey || std::any_of(section.options.begin(), section.options.end(), [&](const CfgOption& option) {
+           const KeySpec* key = find_key(*spec, option.key);
+           return (key && key->origin == kAlexey) || (key && key->kind == kActivation && is_alexey_activation(option.value)) ||
+                  (option.key == "policy" && option.value == "sgdr") ||
+                  (section.name == "shortcut" && option.value.find(',') != std::string::npos);
+         });
 }
 
 base::Status check_keys(CfgFile& file) {

@@ -10,21 +10,50 @@
 
 namespace tessera::cfg {
 
-enum class ValueKind { kInteger, kPositive, kCount, kSwitch, kReal, kIntegers, kReals, kActivation, kPolicy, kCostType, kText };
+enum class ValueKind {
+  kInteger,
+  kPositive,
+  kCount,
+  kSwitch,
+  kReal,
+  kIntegers,
+  kReals,
+  kActivation,
+  kPolicy,
+  kCostType,
+  kIouKind,
+  kNmsKind,
+  kText
+};
+
+// Whose key it is. Cfgs with keys, layers or activations of AlexeyAB's Darknet are read in that program's dialect.
+enum class Origin {
+  kUpstream,
+  kAlexey,    // computed by plugins/layers
+  kNoEffect,  // AlexeyAB's, without meaning on a CPU or for results: accepted with a line
+};
 
 struct KeySpec {
   std::string_view name;
   ValueKind kind;
+  Origin origin = Origin::kUpstream;
 };
 
 struct SectionSpec {
   std::string_view name;   // canonical, as in the messages
   std::string_view alias;  // the short spelling, or ""
   std::span<const KeySpec> keys;
+  Origin origin = Origin::kUpstream;
 };
 
 // Nothing for a section Darknet does not know.
 const SectionSpec* find_section_spec(std::string_view name);
+
+// Whether AlexeyAB's Darknet alone has this activation.
+bool is_alexey_activation(std::string_view name);
+
+// Whether the section needs AlexeyAB's program: its kind, a key, or an activation.
+bool is_alexey_section(const CfgSection& section);
 
 // Sections, keys and the form of every value; the first mistake as `file:line: what; what to do`.
 // Keys of upstream's own cfgs that upstream itself ignores are taken out with a warning.

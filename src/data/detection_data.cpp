@@ -63,11 +63,44 @@ void flip_planes(float* planes, const BatchShape& shape) {
   }
 }
 
+void draw_look(SampleRng& rng, const DetectionAugmentation& settings, Placement& p) {
+  p.hue = rng.between(-settings.hue, settings.hue);
+  p.saturation = rng.scale(settings.saturation);
+  p.exposure = rng.scale(settings.exposure);
+  p.flip = (rng.next() & 1) && settings.flip;
+}
+
+// A part of the picture, up to jitter (and resize) of its sides taken off or added on each side, fills the input.
+void place_part(SampleRng& rng, const DetectionAugmentation& settings, int image_width, int image_height, const BatchShape& shape,
+                Placement& p) {
+  const auto width = static_cast<float>(image_width), height = static_cast<float>(image_height);
+  const float smaller = settings.resize > 1 ? settings.resize : 1 / std::max(settings.resize, 1e-3f);
+  const auto border = [&](float side) {
+    const float zoom = settings.resize == 1 ? 0 : rng.between(side * (1 - smaller) / 2, side * (1 - 1 / smaller) / 2);
+    return rng.between(-settings.jitter * side, settings.jitter * side) + zoom;
+  };
+  float left = border(width), right = border(width), top = border(height), bottom = border(height);
+  const float input = static_cast<float>(shape.width) / static_cast<float>(shape.height);
+  if (settings.crop && width / height > input)
+    top -= (width / input - height) / 2, bottom -= (width / input - height) / 2;
+  else if (settings.crop)
+    left -= (height * input - width) / 2, right -= (height * input - width) / 2;
+  const float x_scale = static_cast<float>(shape.width) / std::max(1.0f, width - left - right),
+              y_scale = static_cast<float>(shape.height) / std::max(1.0f, height - top - bottom);
+  p.width = width * x_scale, p.height = height * y_scale;
+  p.left = -left * x_scale, p.top = -top * y_scale;
+}
+
 }  // namespace
 
 Placement draw_placement(SampleRng& rng, const DetectionAugmentation& settings, int image_width, int image_height,
                          const BatchShape& shape) {
   Placement p;
+  if (settings.stretch || settings.crop) {
+    place_part(rng, settings, image_width, image_height, shape, p);
+    draw_look(rng, settings, p);
+    return p;
+  }
   const float dw = settings.jitter * static_cast<float>(image_width), dh = settings.jitter * static_cast<float>(image_height);
   const float wide = static_cast<float>(image_width) + rng.between(-dw, dw);
   const float high = static_cast<float>(image_height) + rng.between(-dh, dh);
@@ -77,10 +110,7 @@ Placement draw_placement(SampleRng& rng, const DetectionAugmentation& settings, 
   p.height = aspect < 1 ? input_height : input_width / aspect;
   p.left = rng.between(0, input_width - p.width);
   p.top = rng.between(0, input_height - p.height);
-  p.hue = rng.between(-settings.hue, settings.hue);
-  p.saturation = rng.scale(settings.saturation);
-  p.exposure = rng.scale(settings.exposure);
-  p.flip = rng.next() & 1;
+  draw_look(rng, settings, p);
   return p;
 }
 

@@ -16,6 +16,10 @@ namespace tessera::data {
 struct DetectionAugmentation {
   float jitter = 0;                             // change of the aspect ratio, relative
   float hue = 0, saturation = 1, exposure = 1;  // as in the cfg
+  bool stretch = false;                         // a part of the picture fills the input, whatever its shape (AlexeyAB's way)
+  bool crop = false;                            // as AlexeyAB, keeping the picture's shape (its letter_box)
+  bool flip = true;
+  float resize = 1;  // with stretch or crop: change of size
 };
 
 // How one sample is made from its picture; drawn from the sample's generator.

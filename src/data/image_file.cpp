@@ -71,19 +71,44 @@ struct Tap {
   float weight;  // of `second`
 };
 
-std::vector<Tap> taps(int count, int source) {
+// `columns`: the last one is the source's last. Upstream does not take that care of rows: where rounding leaves the last row
+// a little before the source's last, it is the row above times almost nothing, i.e. black.
+std::vector<Tap> taps(int count, int source, bool columns) {
   const float step = static_cast<float>(source - 1) / static_cast<float>(count - 1);
   std::vector<Tap> result;
-  for (int i = 0; i + 1 < count; ++i) {
+  for (int i = 0; i + (columns || count == 1) < count; ++i) {
     const float at = static_cast<float>(i) * step;
     const int first = static_cast<int>(at);
     result.push_back({first, std::min(first + 1, source - 1), at - static_cast<float>(first)});
   }
-  result.push_back({source - 1, source - 1, 0});
+  if (columns || count == 1) result.push_back({source - 1, source - 1, 0});
   return result;
 }
 
 float between(float a, float b, float weight) { return (1 - weight) * a + weight * b; }
+
+// Bilinear with the corners of both grids on each other, first along x, then along y, as upstream's resize_image(); in the
+// middle of planes of width x height.
+void resize(const cv::Mat& picture, int inner_width, int inner_height, int width, int height, float* planes) {
+  const std::size_t plane = static_cast<std::size_t>(width) * height;
+  const std::vector<Tap> columns = taps(inner_width, picture.cols, true), rows = taps(inner_height, picture.rows, false);
+  const auto scaled_row = [&](int y, std::size_t c, std::vector<float>& out) {
+    const unsigned char* pixels = picture.ptr<unsigned char>(y) + (2 - c);
+    const auto value = [&](int x) { return static_cast<float>(pixels[3 * x] / 255.); };
+    for (std::size_t x = 0; x < columns.size(); ++x) out[x] = between(value(columns[x].first), value(columns[x].second), columns[x].weight);
+  };
+  float* const corner = planes + static_cast<std::size_t>((height - inner_height) / 2) * width + (width - inner_width) / 2;
+  std::vector<float> upper(columns.size()), lower(columns.size());
+  for (std::size_t c = 0; c < 3; ++c)
+    for (std::size_t y = 0; y < rows.size(); ++y) {
+      scaled_row(rows[y].first, c, upper);
+      scaled_row(rows[y].second, c, lower);
+      float* out = corner + c * plane + y * static_cast<std::size_t>(width);
+      const bool last = y + 1 == rows.size();
+      for (std::size_t x = 0; x < columns.size(); ++x)
+        out[x] = last ? (1 - rows[y].weight) * upper[x] : between(upper[x], lower[x], rows[y].weight);
+    }
+}
 
 }  // namespace
 
@@ -125,30 +150,15 @@ base::Status write_image(const std::string& path, const cv::Mat& picture) {
   return base::write_file_atomically(path, {reinterpret_cast<const char*>(bytes.data()), bytes.size()});
 }
 
-// Bilinear with the corners of both grids on each other, first along x, then along y, as upstream's resize_image().
 void letterbox(const cv::Mat& picture, int width, int height, float* planes) {
   const bool wide =
       static_cast<float>(width) / static_cast<float>(picture.cols) < static_cast<float>(height) / static_cast<float>(picture.rows);
   const int inner_width = wide ? width : picture.cols * height / picture.rows;
   const int inner_height = wide ? picture.rows * width / picture.cols : height;
-  const std::size_t plane = static_cast<std::size_t>(width) * height;
-  std::fill_n(planes, 3 * plane, 0.5f);
-
-  const std::vector<Tap> columns = taps(inner_width, picture.cols), rows = taps(inner_height, picture.rows);
-  const auto scaled_row = [&](int y, std::size_t c, std::vector<float>& out) {
-    const unsigned char* pixels = picture.ptr<unsigned char>(y) + (2 - c);
-    const auto value = [&](int x) { return static_cast<float>(pixels[3 * x] / 255.); };
-    for (std::size_t x = 0; x < columns.size(); ++x) out[x] = between(value(columns[x].first), value(columns[x].second), columns[x].weight);
-  };
-  float* const corner = planes + static_cast<std::size_t>((height - inner_height) / 2) * width + (width - inner_width) / 2;
-  std::vector<float> upper(columns.size()), lower(columns.size());
-  for (std::size_t c = 0; c < 3; ++c)
-    for (std::size_t y = 0; y < rows.size(); ++y) {
-      scaled_row(rows[y].first, c, upper);
-      scaled_row(rows[y].second, c, lower);
-      float* out = corner + c * plane + y * static_cast<std::size_t>(width);
-      for (std::size_t x = 0; x < columns.size(); ++x) out[x] = between(upper[x], lower[x], rows[y].weight);
-    }
+  std::fill_n(planes, std::size_t{3} * width * height, 0.5f);
+  resize(picture, inner_width, inner_height, width, height, planes);
 }
+
+void stretch(const cv::Mat& picture, int width, int height, float* planes) { resize(picture, width, height, width, height, planes); }
 
 }  // namespace tessera::data

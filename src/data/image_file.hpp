@@ -25,5 +25,7 @@ struct ImageSize {
 // The picture as a network sees it in tests: scaled to fit, centred on grey, planes R, G, B in 0..1. Same pixels
 // as upstream's letterbox_image(). `planes` holds 3 * height * width floats.
 void letterbox(const cv::Mat& picture, int width, int height, float* planes);
+// The same, stretched to the network's size. Same pixels as upstream's resize_image().
+void stretch(const cv::Mat& picture, int width, int height, float* planes);
 
 }  // namespace tessera::data

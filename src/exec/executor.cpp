@@ -355,7 +355,7 @@ void Executor::backward_step(const Step& step) {
     case Op::kMergeSums: {
       Norm& n = norm(step.node);
       kernels::merge_sums(n.sums, n.total);
-      kernels::add_norm_gradients(n.total, n.variance.data(), gradients_.scales(step.node).data(), gradients_.biases(step.node).data());
+      kernels::add_norm_gradients(n.total, norm_parameters(step.node), gradients_.scales(step.node).data(), gradients_.biases(step.node).data());
       break;
     }
     case Op::kNormDelta:
@@ -510,7 +510,7 @@ kernels::NormParameters Executor::norm_parameters(int node) const {
   const Norm& n = norms_[at(node)];
   const bool test = mode_ == program::Mode::kTest;
   return {test ? p.rolling_mean.data() : n.mean.data(), test ? p.rolling_variance.data() : n.variance.data(), p.scales.data(),
-          p.biases.data(), activations_[at(node)]};
+          p.biases.data(), activations_[at(node)], graph_[node].epsilon_in_root};
 }
 
 const float* Executor::filters(int node, geometry::Index first) const {

@@ -105,7 +105,8 @@ DeltaSources delta_sources(const Graph& graph, const std::vector<Use>& uses_of_n
   for (auto use = uses_of_node.rbegin(); use != uses_of_node.rend(); ++use) {
     const Layer& consumer = graph[use->layer];
     if (!consumer.backward) continue;
-    const bool overwrites = (consumer.kind == LayerKind::kConvolutional && consumer.kernel == 1) || consumer.kind == LayerKind::kReorg;
+    const bool overwrites = !consumer.adds_gradient &&
+                            ((consumer.kind == LayerKind::kConvolutional && consumer.kernel == 1) || consumer.kind == LayerKind::kReorg);
     if (overwrites) {
       sources.uses.clear();
       sources.external = false;
@@ -176,6 +177,8 @@ nlohmann::json to_json(const Graph& graph) {
                       {"reverse", l.reverse},
                       {"learning_rate_scale", l.learning_rate_scale},
                       {"delivered", l.delivered},
+                      {"epsilon_in_root", l.epsilon_in_root},
+                      {"adds_gradient", l.adds_gradient},
                       {"backward", l.backward}});
   return {{"layers", layers}};
 }
@@ -204,6 +207,8 @@ base::Result<Graph> graph_from_json(const nlohmann::json& json) {
       j.at("reverse").get_to(l.reverse);
       j.at("learning_rate_scale").get_to(l.learning_rate_scale);
       j.at("delivered").get_to(l.delivered);
+      j.at("epsilon_in_root").get_to(l.epsilon_in_root);
+      j.at("adds_gradient").get_to(l.adds_gradient);
       j.at("backward").get_to(l.backward);
       graph.layers.push_back(std::move(l));
     }

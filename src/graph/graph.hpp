@@ -48,6 +48,8 @@ struct Layer {
 
   // Used by layers after the range, which read its output and add to its delta.
   bool delivered = false;
+  bool epsilon_in_root = false;  // batch normalisation divides by sqrt(variance + 1e-5), as AlexeyAB's Darknet
+  bool adds_gradient = false;    // to its input's delta, where upstream's 1x1 convolutions and reorg replace it
   // Back-propagation reaches this node: for kInput, somebody wants its delta; otherwise no `stopbackward` lies at or
   // after it.
   bool backward = true;

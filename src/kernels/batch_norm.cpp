@@ -93,15 +93,17 @@ struct Pieces {
 // What a channel's parameters boil down to in float arithmetic. Forward and backward use the same expression, so
 // that both see the same y.
 struct Affine {
-  Affine(const NormParameters& p, Index c)
-      : mean(p.mean[c]),
-        gain(static_cast<float>(p.scales[c] / (std::sqrt(static_cast<double>(p.variance[c])) + 1e-6))),
-        bias(p.biases[c]) {}
+  Affine(const NormParameters& p, Index c) : mean(p.mean[c]), gain(static_cast<float>(p.scales[c] / p.deviation(c))), bias(p.biases[c]) {}
   float operator()(float x) const { return (x - mean) * gain + bias; }
   float mean, gain, bias;
 };
 
 }  // namespace
+
+double NormParameters::deviation(Index c) const {
+  const double v = variance[c];
+  return epsilon_in_root ? std::sqrt(v + 1e-5) : std::sqrt(v) + 1e-6;
+}
 
 void moments(ConstFloatView x, const Box& box, std::span<ChannelMoments> out, base::ThreadPool& pool) {
   std::fill(out.begin(), out.end(), ChannelMoments{});
@@ -251,9 +253,9 @@ void normalize_delta(FloatView delta, ConstFloatView x, const NormParameters& pa
   for_runs(box, pool, run, delta, x);
 }
 
-void add_norm_gradients(std::span<const ChannelSums> sums, const float* variance, float* scale_gradient, float* bias_gradient) {
+void add_norm_gradients(std::span<const ChannelSums> sums, const NormParameters& parameters, float* scale_gradient, float* bias_gradient) {
   for (std::size_t c = 0; c < sums.size(); ++c) {
-    scale_gradient[c] += static_cast<float>(sums[c].delta_x / (std::sqrt(static_cast<double>(variance[c])) + 1e-6));
+    scale_gradient[c] += static_cast<float>(sums[c].delta_x / parameters.deviation(static_cast<Index>(c)));
     bias_gradient[c] += static_cast<float>(sums[c].delta);
   }
 }

@@ -1,5 +1,6 @@
 // Batch normalisation, bias and activation as fused passes, with Darknet's formulas (batchnorm_layer.c, blas.c):
 // forward  x_norm = (x - mean) / (sqrt(variance) + 1e-6), variance with N - 1;  y = act(scale * x_norm + bias)
+// (epsilon_in_root: AlexeyAB's Darknet, / sqrt(variance + 1e-5))
 // backward with sqrt(variance + 1e-5), see normalize_delta().
 // Statistics are over the whole batch and map: each device contributes the cells it owns, merged in device order.
 // All per-channel arrays are indexed by the tensor's channel number. Threads: those of `pool`; results do not depend
@@ -37,6 +38,9 @@ struct NormParameters {
   const float* scales = nullptr;
   const float* biases = nullptr;
   Activation activation = Activation::kLinear;
+  bool epsilon_in_root = false;
+
+  double deviation(Index c) const;  // what x - mean is divided by
 };
 
 // out[c] for every channel of the tensor (out.size() channels): moments over the cells of `box`; channels outside
@@ -70,7 +74,7 @@ void normalize_delta(FloatView delta, ConstFloatView x, const NormParameters& pa
                      const Box& box, base::ThreadPool& pool);
 
 // scale_gradient[c] += Σ δ x_norm (of the forward formula); bias_gradient[c] += Σ δ. `sums`: a device's own or merged.
-void add_norm_gradients(std::span<const ChannelSums> sums, const float* variance, float* scale_gradient, float* bias_gradient);
+void add_norm_gradients(std::span<const ChannelSums> sums, const NormParameters& parameters, float* scale_gradient, float* bias_gradient);
 
 // bias_gradient[c] += Σ δ, for layers without batch norm.
 void add_bias_gradients(std::span<const ChannelSums> sums, float* bias_gradient);

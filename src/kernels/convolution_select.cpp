@@ -123,8 +123,8 @@ std::string cpu_model() {
 }
 
 std::string cache_key(std::span<const ConvolutionShape> layers, bool training, int threads) {
-  std::string key = fmt::format("{} |{} threads | {} | {} | {} | {}", cpu_model(), threads, blas_version(), onednn_version(),
-                                winograd_version(), training ? "training" : "inference");
+  std::string key = fmt::format("{} |{} threads | {} | {} | {}", cpu_model(), threads, blas_version(), onednn_version(),
+                                training ? "training" : "inference");
   for (const auto& l : layers) key += fmt::format(" | {}x{}x{} {} {}/{}/{}", l.in_x, l.in_y, l.in_c, l.out_c, l.kernel, l.stride, l.pad);
   return key;
 }

@@ -83,7 +83,6 @@ TEST_CASE("mistakes in the cfg are found with file and line") {
   check_cfg_error(workshop, "filters=21", "filters=30", {"bad.cfg:52: filters=30 does not fit [yolo] on line 55", "filters must be 21"});
   check_cfg_error(workshop, "classes=2", "classes=5", {"bad.cfg:52", "filters must be 30"});
   check_cfg_error(workshop, "jitter=.1", "jiter=.1", {"bad.cfg:60: [yolo] has no key 'jiter'; did you mean 'jitter'?"});
-  check_cfg_error(workshop, "jitter=.1", "scale_x_y=1.05", {"bad.cfg:60", "scale_x_y", "decoded"});
   check_cfg_error(workshop, "[maxpool]", "[maxpol]", {"bad.cfg:28", "did you mean [maxpool]?"});
   check_cfg_error(workshop, "batch=8", "batch=eight", {"bad.cfg:3: batch=eight is no good value; it must be a whole number of at least 1"});
   check_cfg_error(workshop, "subdivisions=2", "subdivisions=3", {"bad.cfg:4", "no multiple"});

@@ -12,6 +12,7 @@
 #include <ostream>
 
 #include "tests/support/seed.hpp"
+#include "plugins/layers/kinds.hpp"
 
 namespace tessera::testing {
 
@@ -77,6 +78,7 @@ REGISTER_LISTENER("counting", 1, CountingListener);
 }  // namespace tessera::testing
 
 int main(int argc, char** argv) {
+  tessera::layers::join_layer_kinds();
   doctest::Context context(argc, argv);
   // A descriptor of its own: failures are reported, too, while a test keeps upstream's layers quiet.
   __gnu_cxx::stdio_filebuf<char> buffer(fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 0), std::ios::out);

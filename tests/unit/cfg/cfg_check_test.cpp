@@ -6,6 +6,7 @@
 
 #include "base/text.hpp"
 #include "cfg/cfg_check.hpp"
+#include "darknet/upstream/dialect.hpp"
 
 using namespace tessera;
 
@@ -51,7 +52,7 @@ TEST_CASE("[distributed] is taken out for upstream and its place is kept") {
   CHECK(cfg->distributed.settings.at("grid").value == "2x1");
   CHECK(cfg->distributed.settings.at("grid").line == 9);
   CHECK(cfg->layers.size() == 2);
-  const std::string upstream = cfg::upstream_text(cfg->file);
+  const std::string upstream = darknet::upstream_text(*cfg);
   CHECK(upstream.find("distributed") == std::string::npos);
   CHECK(upstream.find("workers") == std::string::npos);
   CHECK(upstream == "[net]\nwidth=32\nheight=16\nchannels=3\n[convolutional]\nfilters=2\n[convolutional]\nfilters=2\n");
@@ -121,7 +122,7 @@ TEST_CASE("heads and what comes before them") {
   const std::string yolo = "[yolo]\nclasses=2\nnum=4\nmask=0,1\nanchors=1,2,3,4,5,6,7,8\n";
   CHECK(mistake(kNet + "[convolutional]\nfilters=14\n" + yolo) == "none");
   CHECK(starts(mistake(kNet + "[convolutional]\nfilters=28\n" + yolo), "x.cfg:6: filters=28 does not fit [yolo] on line 7"));
-  CHECK(starts(mistake(kNet + "[convolutional]\nfilters=14\n" + yolo + "max=200\n"), "x.cfg:12: max=200 is more than the 90 boxes"));
+  CHECK(starts(mistake(kNet + "[convolutional]\nfilters=14\n" + yolo + "max=20000\n"), "x.cfg:12: max=20000 is more than the 10000 boxes"));
   CHECK(starts(mistake(kNet + "[convolutional]\nfilters=14\n[maxpool]\n[yolo]\nclasses=1\nnum=2\n"), "x.cfg:8: [yolo] gets 14 channels"));
   CHECK(mistake(kNet + "[convolutional]\nfilters=18\n[region]\nclasses=4\nnum=2\n") == "none");
   CHECK(starts(mistake(kNet + "[convolutional]\nfilters=18\n[region]\nclasses=4\nnum=2\nanchors=1,1,0,2\n"),

@@ -185,7 +185,7 @@ TEST_CASE("batch norm: the scale gradient divides by the forward formula's devia
   const std::vector<ChannelSums> sums{{3, 5}, {0, -2}};
   const std::vector<float> variance{1e-8f, 4};
   std::vector<float> scale_gradient{1, 1}, bias_gradient{2, 2};
-  add_norm_gradients(sums, variance.data(), scale_gradient.data(), bias_gradient.data());
+  add_norm_gradients(sums, {nullptr, variance.data()}, scale_gradient.data(), bias_gradient.data());
   CHECK_NEAR(scale_gradient[0], 1 + 5 / (1e-4 + 1e-6), 1);
   CHECK_NEAR(scale_gradient[1], 1 - 2 / (2 + 1e-6), 1e-6);
   CHECK_NEAR(bias_gradient[0], 5, 0);
@@ -216,7 +216,7 @@ TEST_CASE("batch norm: gradients against central differences of the whole layer"
   std::vector<ChannelSums> sums(3);
   activation_delta_sums(delta.view(), x.view(), parameters, whole, whole, sums, pool);
   std::vector<float> scale_gradient(3), bias_gradient(3);
-  add_norm_gradients(sums, setup.variance.data(), scale_gradient.data(), bias_gradient.data());
+  add_norm_gradients(sums, parameters, scale_gradient.data(), bias_gradient.data());
   normalize_delta(delta.view(), x.view(), parameters, sums, total[0].count, whole, pool);
 
   const std::vector<double> values(x.view().data, x.view().data + cells);
