@@ -108,7 +108,6 @@ constexpr KeySpec kConvolutional[] = {{"filters", kPositive},
                                       {"dilation", kPositive, kAlexey},
                                       {"stride_x", kPositive, kAlexey},
                                       {"stride_y", kPositive, kAlexey},
-                                      {"share_index", kInteger, kAlexey},
                                       {"bin_output", kSwitch, kNoEffect}};
 constexpr KeySpec kDeconvolutional[] = {{"filters", kPositive}, {"size", kPositive},         {"stride", kPositive},       {"pad", kCount},
                                         {"padding", kCount},    {"activation", kActivation}, {"batch_normalize", kSwitch}};
@@ -152,6 +151,7 @@ constexpr KeySpec kYolo[] = {{"classes", kPositive},
                              {"nms_kind", kNmsKind, kAlexey},
                              {"beta_nms", kReal, kAlexey},
                              {"resize", kReal, kAlexey},
+                             {"uc_normalizer", kReal, kNoEffect},
                              {"delta_normalizer", kReal, kNoEffect},
                              {"show_details", kSwitch, kAlexey},
                              {"track_history_size", kCount, kNoEffect},
@@ -279,6 +279,7 @@ struct ForeignKey {
 constexpr ForeignKey kForeign[] = {
     {"region", "scale_x_y", "it changes how boxes are decoded; remove it (then it is 1) and train again"},
     {"convolutional", "antialiasing", "it adds a layer; remove it"},
+    {"convolutional", "share_index", "layers that share their weights are not supported; remove it and train again"},
 };
 
 // Left over in cfgs that upstream ships; they mean nothing to it.
