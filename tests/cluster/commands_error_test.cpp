@@ -93,8 +93,8 @@ TEST_CASE("mistakes in the cfg are found with file and line") {
   check_cfg_error(workshop, "steps=15,18", "steps=18,15", {"bad.cfg:17", "must rise"});
   check_cfg_error(workshop, "[convolutional]\nsize=1", "[route]\nlayers=-9\n\n[convolutional]\nsize=1",
                   {"bad.cfg:49", "layers=-9 points to layer -5"});
-  check_cfg_error(workshop, "[convolutional]\nsize=1", "[route]\nlayers=-1\ngroups=2\n\n[convolutional]\nsize=1",
-                  {"bad.cfg:50", "[route] has no key 'groups'"});
+  check_cfg_error(workshop, "[convolutional]\nsize=1", "[route]\nlayers=-1\ngroups=2\ngroup_id=2\n\n[convolutional]\nsize=1",
+                  {"bad.cfg:51", "groups=2 allows 0 to 1"});
   check_cfg_error(workshop, "[convolutional]", "[distributed]\nworkrs=local:2\n\n[convolutional]",
                   {"bad.cfg:21", "did you mean 'workers'?"});
   check_cfg_error(workshop, "[convolutional]", "[distributed]\ngrid=2by2\n\n[convolutional]", {"bad.cfg:21", "ROWSxCOLUMNS"});
