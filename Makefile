@@ -221,6 +221,9 @@ COMPILE = $(CXX) $(OUR_FLAGS) $(EXTRA_FLAGS) $(CXXFLAGS) -MMD -MP -c $< -o $@
 $(BUILD)/obj/%.o: %.cpp $(BUILD)/obj/flags
 	$(call run,CXX     $<,$(COMPILE))
 
+# Products of sums in registers; OpenBLAS's, which compute the other convolutions, are fused as well.
+$(BUILD)/obj/src/kernels/winograd_product.o: EXTRA_FLAGS += -ffp-contract=fast
+
 DARKNET_USERS := $(call to_objects,$(call find_sources,darknet plugins tests examples))
 $(DARKNET_USERS): $(FETCHED)
 $(DARKNET_USERS): EXTRA_FLAGS += $(DARKNET_FLAGS)
@@ -343,7 +346,7 @@ $(TIDY): $(BUILD)/check/%.tidy: %.cpp .clang-tidy tests/check/nodiscard.hpp $(BU
 
 # The include rules, and tables in documents against the code that they are made from; needs src/ only.
 $(BUILD)/tests/check: WRAP_FLAGS =
-$(BUILD)/tests/check: $(call to_objects,$(call find_sources,tests/check) tests/support/main.cpp) $(LIB_TESSERA) $(BUILD)/obj/test_sources
+$(BUILD)/tests/check: $(call to_objects,$(call find_sources,tests/check) tests/support/run.cpp) $(LIB_TESSERA) $(BUILD)/obj/test_sources
 	$(call link)
 check-tree: $(BUILD)/tests/check
 	@$< --minimal

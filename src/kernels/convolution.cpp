@@ -68,7 +68,7 @@ base::Result<std::unique_ptr<Convolution>> make_convolution(Backend backend, con
     case Backend::kReference:
       return make_reference_convolution(shape, pool);
     case Backend::kBlas:
-      return make_blas_convolution(backend, shape, pool, scratch);
+      return with_winograd(make_blas_convolution(backend, shape, pool, scratch), pool, scratch);
     case Backend::kOnednn:
       break;
   }
@@ -76,7 +76,7 @@ base::Result<std::unique_ptr<Convolution>> make_convolution(Backend backend, con
   if (convolution == nullptr)
     return base::error(base::ErrorCode::kInvalidArgument,
                        "backend onednn is not built into this program: use blas, or build with libdnnl-dev installed");
-  return convolution;
+  return with_winograd(std::move(convolution), pool, scratch);
 }
 
 void check_forward(const ConvolutionShape& shape, const ConstFloatView& input, const FloatView& output, const Box& compute) {

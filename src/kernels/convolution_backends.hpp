@@ -22,6 +22,14 @@ bool columns_are_input(const ConvolutionShape& shape);
 std::unique_ptr<Convolution> make_blas_convolution(Backend backend, const ConvolutionShape& shape, base::ThreadPool& pool,
                                                    Scratch& scratch);
 
+// convolution_winograd.cpp: forward and backward data of a 3x3 layer with stride 1 where that is faster than what `inner` does,
+// by the size of the box and its channels alone. Other layers come back as they are.
+std::unique_ptr<Convolution> with_winograd(std::unique_ptr<Convolution> inner, base::ThreadPool& pool, Scratch& scratch);
+inline constexpr Index kWinogradLeastChannels = 32;
+std::string winograd_version();
+// Whether a call goes that way: the box to be computed, and the channels that are summed over.
+bool winograd_pays(const Box& compute, Index depth);
+
 // convolution_onednn.cpp, or convolution_onednn_absent.cpp where the library is not used (then built is false and
 // make returns null).
 bool onednn_built();

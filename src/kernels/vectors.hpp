@@ -39,6 +39,14 @@ inline Floats odd(Floats low, Floats high) {
   return shuffle(low, high, [](int i) { return 2 * i + 1; });
 }
 
+// The first and the second half of low[0], high[0], low[1], high[1], ...
+inline Floats interleave_low(Floats low, Floats high) {
+  return shuffle(low, high, [](int i) { return i / 2 + (i & 1) * kVector; });
+}
+inline Floats interleave_high(Floats low, Floats high) {
+  return shuffle(low, high, [](int i) { return kVector / 2 + i / 2 + (i & 1) * kVector; });
+}
+
 // A square of values, its rows and columns exchanged: blocks of kWidth, then of half as many, beside the diagonal.
 using Square = std::array<Floats, kVector>;
 template <int kWidth = kVector / 2>
