@@ -8,9 +8,9 @@
 #include <darknet.h>
 #include "base/clock.hpp"
 #include "darknet/upstream/dialect.hpp"
+#include "darknet/upstream/own_layer.hpp"
 #include "data/image_file.hpp"
 #include "data/label_file.hpp"
-#include "plugins/layers/yolo.hpp"
 
 namespace tessera::darknet {
 namespace {

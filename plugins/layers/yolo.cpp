@@ -26,7 +26,7 @@ std::size_t Yolo::at(const layer& l, const Place& p, int entry) const {
 
 box Yolo::predicted(const layer& l, const Place& p, int net_w, int net_h) const {
   const float* o = l.output;
-  const auto anchor = static_cast<std::size_t>(2 * s_.mask[static_cast<std::size_t>(p.anchor)]);
+  const auto anchor = 2 * static_cast<std::size_t>(s_.mask[static_cast<std::size_t>(p.anchor)]);
   const auto side = [&](int i) {
     const float value = o[at(l, p, coordinate(i))];
     return s_.new_coords ? 4 * value * value : std::exp(value);
@@ -150,7 +150,7 @@ void Yolo::box_delta(const layer& l, const network& net, const Place& p, const L
     lost_overlap_ += 1 - (s_.loss == BoxLoss::kGiou ? overlap(b, label.b, BoxLoss::kGiou) : iou(b, label.b));
     ++matched_;
   }
-  const auto anchor = static_cast<std::size_t>(2 * s_.mask[static_cast<std::size_t>(p.anchor)]);
+  const auto anchor = 2 * static_cast<std::size_t>(s_.mask[static_cast<std::size_t>(p.anchor)]);
   const float* o = l.output;
   const float net_side[2] = {static_cast<float>(net.w), static_cast<float>(net.h)}, sizes[2] = {label.b.w, label.b.h};
   const float importance = 2 - label.b.w * label.b.h;
@@ -289,7 +289,7 @@ layer make_head(const Making& making, bool gaussian) {
   for (float value : reals("mask")) y.mask.push_back(static_cast<int>(value));
   for (int i = 0; y.mask.empty() && i < total; ++i) y.mask.push_back(i);
   y.anchors = reals("anchors");
-  if (y.anchors.empty()) y.anchors.assign(static_cast<std::size_t>(2 * total), 0.5f);
+  if (y.anchors.empty()) y.anchors.assign(2 * static_cast<std::size_t>(total), 0.5f);
   y.ignore_thresh = real("ignore_thresh", 0.5), y.truth_thresh = real("truth_thresh", 1), y.iou_thresh = real("iou_thresh", 1);
   y.scale_xy = real("scale_x_y", 1);
   y.new_coords = s.integer("new_coords", 0);

@@ -219,7 +219,7 @@ class Checker {
     } else if (type == "scale_channels" || type == "sam") {
       return shape_product(type, s, next);
     } else if (type == "reorg3d") {
-      shape_reorg(s, next);
+      return shape_reorg(s, next);
     } else if (type == "yolo" || type == "Gaussian_yolo") {
       return check_yolo(s);
     } else if (type == "region") {

@@ -167,5 +167,5 @@ TEST_CASE("nothing is asked on stdin") {
   check_error(workshop, {"detector", "test", "obj.data", "short.cfg", "backup/short_final.weights", "-dont_show"}, 1,
               {"no image is given"});
   check_error(workshop, {"detector", "test", "obj.data", "short.cfg", "backup/short_final.weights", "absent.jpg"}, 1,
-              {"absent.jpg: there is no such image"});
+              {"absent.jpg: cannot open"});
 }
