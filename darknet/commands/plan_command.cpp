@@ -4,17 +4,14 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
-#include "cluster/cluster_file.hpp"
+#include "cluster/planning.hpp"
 #include "darknet/commands/commands.hpp"
 #include "darknet/upstream/dialect.hpp"
 #include "darknet/upstream/network_file.hpp"
-#include "plan/planner.hpp"
 #include "plugins/distributed/network_graph.hpp"
 #include "plugins/distributed/settings.hpp"
-#include "program/compile.hpp"
 #include "program/print.hpp"
 #include "sim/profiles.hpp"
-#include "sim/simulator.hpp"
 
 namespace tessera::darknet {
 namespace {
@@ -34,22 +31,15 @@ struct Subject {
   long subdivisions = 1;
 };
 
-// The participants and what they can do; participant 0 is the coordinator.
+// The profile that devices are planned with, and the room that plans.
 struct Cluster {
   std::string profile;
-  program::Names names = {"coordinator"};
-  std::vector<sim::DeviceProfile> profiles;
-  std::vector<plan::Device> devices;
+  cluster::Planning planning;
 
-  int participants() const { return static_cast<int>(profiles.size()); }
+  const cluster::PlanningInput& input() const { return planning.input(); }
 };
 
-struct Outcome {
-  plan::Layout layout;
-  plan::Plan plan;
-  program::ProgramSet programs;
-  sim::Forecast forecast;
-};
+using Outcome = cluster::Planned;
 
 // Upstream allocates tensors for a whole batch while it parses; shapes need none.
 void shrink_batch(cfg::CfgFile& file) {
@@ -102,55 +92,26 @@ base::Result<std::vector<cluster::WorkerSpec>> read_workers(const Arguments& arg
   return workers;
 }
 
-base::Result<Cluster> read_cluster(const Arguments& arguments, const distributed::Settings& settings) {
-  TESSERA_ASSIGN(const auto workers, read_workers(arguments, settings));
-  Cluster cluster;
-  const bool on_this_machine = workers.empty() || settings.local_workers > 0;
-  cluster.profile = arguments.text("profile", on_this_machine ? "local" : "pi3");
-  TESSERA_ASSIGN(sim::DeviceProfile base, profile_of(cluster.profile, workers.size()));
-  if (settings.memory_mb > 0) base.memory_bytes = settings.memory_mb * kMebibyte;
-  cluster.profiles.push_back(base);
+base::Result<Cluster> read_cluster(const Arguments& arguments, const Subject& subject) {
+  TESSERA_ASSIGN(const auto workers, read_workers(arguments, subject.settings));
+  const bool on_this_machine = workers.empty() || subject.settings.local_workers > 0;
+  const std::string profile = arguments.text("profile", on_this_machine ? "local" : "pi3");
+  TESSERA_ASSIGN(sim::DeviceProfile base, profile_of(profile, workers.size()));
+  if (subject.settings.memory_mb > 0) base.memory_bytes = subject.settings.memory_mb * kMebibyte;
+  cluster::PlanningInput input{subject.graph, subject.batch, static_cast<int>(subject.subdivisions), {}, {"coordinator"}, {base}, {}};
+  TESSERA_ASSIGN(input.request, distributed::layout_request(subject.settings, subject.graph));
   for (const cluster::WorkerSpec& worker : workers) {
-    sim::DeviceProfile profile = base;
-    profile.multiply_adds_per_second *= worker.speed;
-    profile.memory_bytes_per_second *= worker.speed;
-    if (worker.memory_mb > 0) profile.memory_bytes = worker.memory_mb * kMebibyte;
-    cluster.devices.push_back({cluster.participants(), worker.speed});
-    cluster.names.push_back(worker.name);
-    cluster.profiles.push_back(profile);
+    input.devices.push_back({static_cast<int>(input.profiles.size()), worker.speed});
+    input.names.push_back(worker.name);
+    input.profiles.push_back(cluster::device_profile(base, worker));
   }
-  if (cluster.devices.empty()) cluster.devices.push_back({0, 1.0});
-  return cluster;
+  if (input.devices.empty()) input.devices.push_back({0, 1.0});
+  return Cluster{profile, cluster::Planning(std::move(input))};
 }
 
-sim::Forecast forecast(const Subject& subject, const plan::Plan& plan, const std::vector<sim::DeviceProfile>& profiles) {
-  return sim::simulate(subject.graph, program::compile(subject.graph, plan, Mode::kTrain), profiles);
-}
-
-double cost(const Subject& subject, const plan::Plan& plan, const std::vector<sim::DeviceProfile>& profiles) {
-  const sim::Forecast f = forecast(subject, plan, profiles);
-  return f.fits ? f.seconds(static_cast<int>(subject.subdivisions)) : std::numeric_limits<double>::infinity();
-}
-
-base::Result<Outcome> make_outcome(const Subject& subject, const Cluster& cluster, const plan::LayoutRequest& request, Mode mode) {
-  Outcome outcome;
-  TESSERA_ASSIGN(outcome.layout, plan::choose_layout(subject.graph, subject.batch, request, cluster.devices, cluster.participants(),
-                                                     [&](const plan::Plan& plan) { return cost(subject, plan, cluster.profiles); }));
-  TESSERA_ASSIGN(outcome.plan, plan::make_plan(subject.graph, subject.batch, outcome.layout));
-  outcome.programs = program::compile(subject.graph, outcome.plan, mode);
-  outcome.forecast = sim::simulate(subject.graph, outcome.programs, cluster.profiles);
-  return outcome;
-}
-
-std::optional<plan::SmallerCluster> smaller_cluster(const Subject& subject, const Cluster& cluster, const plan::LayoutRequest& request,
-                                                    const sim::Forecast& all) {
-  const auto members_cost = [&](const plan::Plan& plan, const std::vector<int>& members) {
-    std::vector<sim::DeviceProfile> profiles;
-    for (const int member : members) profiles.push_back(cluster.profiles[static_cast<std::size_t>(member)]);
-    return cost(subject, plan, profiles);
-  };
-  return plan::faster_with_fewer(subject.graph, subject.batch, request, cluster.devices,
-                                 all.seconds(static_cast<int>(subject.subdivisions)), members_cost);
+base::Result<Outcome> make_outcome(const cluster::Planning& planning, Mode mode) {
+  TESSERA_ASSIGN(const plan::Layout layout, planning.choose());
+  return planning.make(layout, mode);
 }
 
 std::vector<int> sources(const graph::Graph& graph, const std::vector<int>& nodes) {
@@ -159,7 +120,19 @@ std::vector<int> sources(const graph::Graph& graph, const std::vector<int>& node
   return layers;
 }
 
-// Of the device that needs most, for tensors, weights, gradients and momentum.
+// Layers of segments that are cut along channels.
+std::vector<int> channel_layers(const graph::Graph& graph, const plan::Plan& plan) {
+  std::vector<int> layers;
+  for (int node = graph.first_layer(); node < graph.size(); ++node)
+    for (const geometry::Box& box : plan.owned[static_cast<std::size_t>(node)])
+      if (!box.empty() && box.c.size() != graph[node].out.c) {
+        layers.push_back(graph[node].source);
+        break;
+      }
+  return layers;
+}
+
+// Of the device that needs most, for tensors, weights and momentum.
 double largest_memory(const sim::Forecast& f) {
   std::size_t largest = 0;
   for (const sim::DeviceForecast& d : f.devices) largest = std::max(largest, d.arena_bytes + d.parameter_bytes);
@@ -167,11 +140,12 @@ double largest_memory(const sim::Forecast& f) {
 }
 
 // What recomputation costs and saves, against the same without it.
-void print_recompute(const Subject& subject, const Cluster& cluster, plan::LayoutRequest request, const Outcome& outcome) {
+void print_recompute(const Subject& subject, const Cluster& cluster, const Outcome& outcome) {
   using Recompute = plan::LayoutRequest::Recompute;
   const bool on = outcome.plan.recompute;
-  request.recompute = on ? Recompute::kOff : Recompute::kOn;
-  const auto other = make_outcome(subject, cluster, request, Mode::kTrain);
+  cluster::PlanningInput input = cluster.input();
+  input.request.recompute = on ? Recompute::kOff : Recompute::kOn;
+  const auto other = make_outcome(cluster::Planning(std::move(input)), Mode::kTrain);
   const int subdivisions = static_cast<int>(subject.subdivisions);
   fmt::print("recompute = {}: {:.1f} MB on the device that needs most, {:.3f} s an iteration", on ? "on" : "off",
              largest_memory(outcome.forecast) / kMebibyte, outcome.forecast.seconds(subdivisions));
@@ -188,7 +162,7 @@ void print_boundary_first(const Subject& subject, const Cluster& cluster, const 
   const auto name = [](const plan::Plan& plan) { return plan.boundary_first ? "on" : "off"; };
   const auto seconds = [&](const sim::Forecast& f) { return f.seconds(static_cast<int>(subject.subdivisions)); };
   fmt::print("boundary_first = {}: {:.3f} s an iteration ({}: {:.3f} s)\n", name(outcome.plan), seconds(outcome.forecast), name(other),
-             seconds(forecast(subject, other, cluster.profiles)));
+             seconds(cluster.planning.forecast(other)));
 }
 
 void print_forecast(const Subject& subject, const Cluster& cluster, const Outcome& outcome, Mode mode) {
@@ -197,9 +171,9 @@ void print_forecast(const Subject& subject, const Cluster& cluster, const Outcom
              "limit MB");
   for (std::size_t p = 0; p < f.devices.size(); ++p) {
     const sim::DeviceForecast& d = f.devices[p];
-    const double limit = cluster.profiles[p].memory_bytes / kMebibyte;
-    fmt::print("{:<18}  {:>9.3f} {:>10.3f} {:>11.2f} {:>11.2f} {:>10.1f} {:>9}\n", cluster.names[p], d.busy_seconds, d.waiting_seconds,
-               static_cast<double>(d.sent_bytes) / kMebibyte, static_cast<double>(d.received_bytes) / kMebibyte,
+    const double limit = cluster.input().profiles[p].memory_bytes / kMebibyte;
+    fmt::print("{:<18}  {:>9.3f} {:>10.3f} {:>11.2f} {:>11.2f} {:>10.1f} {:>9}\n", cluster.input().names[p], d.busy_seconds,
+               d.waiting_seconds, static_cast<double>(d.sent_bytes) / kMebibyte, static_cast<double>(d.received_bytes) / kMebibyte,
                static_cast<double>(d.arena_bytes + d.parameter_bytes) / kMebibyte, limit > 0 ? fmt::format("{:.0f}", limit) : "none");
   }
   if (mode == Mode::kTest) {
@@ -209,7 +183,7 @@ void print_forecast(const Subject& subject, const Cluster& cluster, const Outcom
   }
   const int subdivisions = static_cast<int>(subject.subdivisions);
   const double seconds = f.seconds(subdivisions);
-  fmt::print("memory: tensors, weights, gradients and momentum; time and bytes: one pass forward and backward, and the reduction\n\n");
+  fmt::print("memory: tensors, weights and momentum; time and bytes: one pass forward and backward, and the reduction\n\n");
   fmt::print(
       "an iteration of {} x {} images would take {:.3f} s = {} x ({:.3f} forward + {:.3f} backward) + {:.3f} reduction and update:\n"
       "{:.2f} images/s on devices like '{}' (assumed, not measured)\n",
@@ -218,18 +192,17 @@ void print_forecast(const Subject& subject, const Cluster& cluster, const Outcom
 }
 
 void print_outcome(const Subject& subject, const Cluster& cluster, const Outcome& outcome, Mode mode) {
-  const auto& grid = outcome.layout.grid;
+  const auto& grid = outcome.layout.segments.front().cut;
   fmt::print("layers {} to {}, {} image{} a pass, {} device{}, grid {} rows x {} columns x {} samples\n",
              subject.graph[subject.graph.first_layer()].source, subject.graph.layers.back().source, subject.batch,
-             subject.batch == 1 ? "" : "s", cluster.devices.size(), cluster.devices.size() == 1 ? "" : "s", grid.rows.size(),
-             grid.columns.size(), grid.samples.size());
-  const auto& cut = outcome.layout.channel_nodes;
-  const auto source = [&](geometry::Index node) { return subject.graph[static_cast<int>(node)].source; };
-  fmt::print("channels = {}\n", cut.empty() ? "off" : fmt::format("{}-{}", source(cut.begin), source(cut.end - 1)));
+             subject.batch == 1 ? "" : "s", cluster.input().devices.size(), cluster.input().devices.size() == 1 ? "" : "s",
+             grid.rows.size(), grid.columns.size(), grid.samples.size());
+  const auto channels = channel_layers(subject.graph, outcome.plan);
+  fmt::print("channels = {}\n", channels.empty() ? "off" : fmt::format("{}-{}", channels.front(), channels.back()));
   fmt::print("forward_groups = {}\nbackward_groups = {}\n\n", fmt::join(sources(subject.graph, outcome.plan.forward_starts), ","),
              fmt::join(sources(subject.graph, outcome.plan.backward_ends), ","));
   fmt::print("{}\n{}\n", program::layers_table(subject.graph, outcome.plan),
-             program::devices_table(subject.graph, outcome.plan, outcome.programs, cluster.names));
+             program::devices_table(subject.graph, outcome.plan, outcome.programs, cluster.input().names));
   print_forecast(subject, cluster, outcome, mode);
 }
 
@@ -238,7 +211,7 @@ nlohmann::json outcome_json(const Subject& subject, const Cluster& cluster, cons
   auto devices = nlohmann::json::array();
   for (std::size_t p = 0; p < f.devices.size(); ++p) {
     const sim::DeviceForecast& d = f.devices[p];
-    devices.push_back({{"name", cluster.names[p]},
+    devices.push_back({{"name", cluster.input().names[p]},
                        {"busy_seconds", d.busy_seconds},
                        {"waiting_seconds", d.waiting_seconds},
                        {"sent_bytes", d.sent_bytes},
@@ -247,12 +220,10 @@ nlohmann::json outcome_json(const Subject& subject, const Cluster& cluster, cons
                        {"multiply_adds", d.multiply_adds},
                        {"arena_bytes", d.arena_bytes},
                        {"parameter_bytes", d.parameter_bytes},
-                       {"memory_limit_bytes", cluster.profiles[p].memory_bytes}});
+                       {"memory_limit_bytes", cluster.input().profiles[p].memory_bytes}});
   }
-  const auto& grid = outcome.layout.grid;
-  const auto& cut = outcome.layout.channel_nodes;
-  auto channels = nlohmann::json::array();
-  for (auto node = cut.begin; node < cut.end; ++node) channels.push_back(subject.graph[static_cast<int>(node)].source);
+  const auto& grid = outcome.layout.segments.front().cut;
+  const auto channels = channel_layers(subject.graph, outcome.plan);
   return {{"channels", channels},
           {"grid", {{"rows", grid.rows.size()}, {"columns", grid.columns.size()}, {"samples", grid.samples.size()}}},
           {"forward_groups", sources(subject.graph, outcome.plan.forward_starts)},
@@ -271,42 +242,28 @@ nlohmann::json outcome_json(const Subject& subject, const Cluster& cluster, cons
             {"devices", devices}}}};
 }
 
-base::Status check_memory(const Cluster& cluster, const sim::Forecast& f) {
-  for (std::size_t p = 0; p < f.devices.size() && !f.fits; ++p) {
-    const double needed = static_cast<double>(f.devices[p].arena_bytes + f.devices[p].parameter_bytes),
-                 limit = cluster.profiles[p].memory_bytes;
-    if (limit > 0 && needed > limit)
-      return base::error(ErrorCode::kOutOfMemory,
-                         "{} needs {:.0f} MB and has {:.0f}; use more workers, more subdivisions or a smaller image", cluster.names[p],
-                         needed / kMebibyte, limit / kMebibyte);
-  }
-  return {};
-}
-
 }  // namespace
 
 base::Result<int> run_plan(const Arguments& arguments) {
   TESSERA_ASSIGN(const Subject subject, read_subject(arguments));
-  TESSERA_ASSIGN(const Cluster cluster, read_cluster(arguments, subject.settings));
-  TESSERA_ASSIGN(plan::LayoutRequest request, distributed::layout_request(subject.settings, subject.graph));
-  request.single_pass = subject.subdivisions == 1;
+  TESSERA_ASSIGN(const Cluster cluster, read_cluster(arguments, subject));
   const Mode mode = arguments.has("test") ? Mode::kTest : Mode::kTrain;
-  TESSERA_ASSIGN(const Outcome outcome, make_outcome(subject, cluster, request, mode));
+  TESSERA_ASSIGN(const Outcome outcome, make_outcome(cluster.planning, mode));
   if (arguments.has("json")) {
     fmt::print("{}\n", outcome_json(subject, cluster, outcome).dump());
   } else {
     print_outcome(subject, cluster, outcome, mode);
-    if (mode == Mode::kTrain) print_recompute(subject, cluster, request, outcome);
-    if (mode == Mode::kTrain && cluster.devices.size() > 1) print_boundary_first(subject, cluster, outcome);
+    if (mode == Mode::kTrain) print_recompute(subject, cluster, outcome);
+    if (mode == Mode::kTrain && cluster.input().devices.size() > 1) print_boundary_first(subject, cluster, outcome);
     if (mode == Mode::kTrain)
-      if (const auto fewer = smaller_cluster(subject, cluster, request, outcome.forecast))
+      if (const auto fewer = cluster.planning.fewer(outcome.forecast.seconds(static_cast<int>(subject.subdivisions))))
         fmt::print("note: the fastest {} of these {} devices alone would be faster: {:.3f} s an iteration\n", fewer->devices,
-                   cluster.devices.size(), fewer->seconds);
+                   cluster.input().devices.size(), fewer->seconds);
   }
   if (arguments.has("print") && !arguments.has("json"))
-    for (int p = 0; p < cluster.participants(); ++p)
-      fmt::print("\n{}", program::program_text(subject.graph, outcome.programs, p, cluster.names));
-  TESSERA_TRY(check_memory(cluster, outcome.forecast));
+    for (std::size_t p = 0; p < cluster.input().profiles.size(); ++p)
+      fmt::print("\n{}", program::program_text(subject.graph, outcome.programs, static_cast<int>(p), cluster.input().names));
+  TESSERA_TRY(cluster.planning.check_memory(outcome.programs));
   return 0;
 }
 

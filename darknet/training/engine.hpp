@@ -32,9 +32,9 @@ inline constexpr const char* kStockBackend = "stock";
 
 // Computes training batches for one network. Used from one thread; the network outlives the engine.
 //
-// Between two calls net->layers hold the trained weights, biases, scales and rolling statistics, and the
-// *_updates arrays hold the momentum, exactly where stock Darknet keeps them: saving, testing
-// (set_batch_network + network_predict) and resize_network() work at any moment on the attached network.
+// After collect() net->layers hold the trained weights, biases, scales and rolling statistics, and the *_updates arrays hold the
+// momentum, exactly where stock Darknet keeps them. In between they may lie on other devices; testing (set_batch_network +
+// network_predict) and resize_network() work on the attached network at any moment.
 class Engine {
  public:
   virtual ~Engine() = default;
@@ -46,6 +46,14 @@ class Engine {
   // by their addresses, and must stay as they are until they are trained.
   using NextBatch = std::function<std::optional<data::Batch>()>;
   [[nodiscard]] virtual base::Result<float> train_batch(network* net, const data::Batch& batch, const NextBatch& next) = 0;
+
+  // Brings everything that was trained into net->layers, before it is saved or looked at.
+  [[nodiscard]] virtual base::Status collect(network*) { return {}; }
+
+  // Makes the network ready for the iteration of this number once more (its input size, the random numbers of dropout) and gives its
+  // batch: the same samples as before. With it the engine need not collect after every iteration, but goes back when a device is lost.
+  using MakeAgain = std::function<base::Result<data::Batch>(std::uint64_t iteration)>;
+  virtual void set_again(const MakeAgain&) {}
 
   // One entry per device, the coordinator first; counters cover the time since the previous call.
   virtual std::vector<observe::DeviceReport> device_reports() = 0;

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <limits>
 #include <thread>
 
 #include "base/text.hpp"
@@ -107,6 +108,7 @@ base::Result<int> TrainingLoop::run() {
   first_iteration_ = get_current_batch(net_);
   loader_.emplace(hooks_.make, options_.loader_threads);
   if (first_iteration_ < iterations) loader_->request(first_iteration_, shape_at(first_iteration_));
+  engine_.set_again([this](std::uint64_t iteration) { return again(iteration); });
   live_shown_ = table_shown_ = base::Clock::now();
 
   while (get_current_batch(net_) < iterations) {
@@ -125,6 +127,7 @@ base::Result<int> TrainingLoop::run() {
   loader_.reset();
   TESSERA_TRY(resize_to(cfg_width_, cfg_height_));
   TESSERA_TRY(save_last());
+  TESSERA_TRY(engine_.collect(net_));
   TESSERA_TRY(save_weights_file(net_, weights_path("final")).map([](const WeightsInfo&) {}));
   draw_chart();
   fmt::print("saved {}\n", weights_path("final"));
@@ -134,7 +137,7 @@ base::Result<int> TrainingLoop::run() {
 
 base::Result<int> TrainingLoop::run_and_detach() {
   base::Result<int> outcome = run();
-  loader_.reset();
+  loader_.reset(), again_.reset();
   const base::Status detached = engine_.detach(net_);
   if (outcome && !detached) return tl::unexpected(detached.error());
   return outcome;
@@ -147,15 +150,14 @@ base::Result<bool> TrainingLoop::step() {
   TESSERA_ASSIGN(const data::Batch batch, loader_->take());
   if (before + 1 < static_cast<std::uint64_t>(net_->max_batches)) loader_->request(before + 1, shape_at(before + 1));
   for (const std::string& problem : hooks_.problems()) fmt::print(stderr, "warning: {}\n", problem);
-  TESSERA_TRY(resize_to(batch.shape.width, batch.shape.height));
-
-  if (const NetSettings& settings = settings_of(*net_); settings.cyclic_rate)
-    net_->learning_rate = cyclic_rate(settings, static_cast<std::int64_t>(before) + 1);
-  std::srand(static_cast<unsigned>(options_.seed + before));  // dropout: the same after a resume
-  TESSERA_ASSIGN(const float loss, engine_.train_batch(net_, batch, [this] { return loader_->peek(); }));
+  TESSERA_TRY(prepare(batch.shape, before));
+  const auto trained = engine_.train_batch(net_, batch, [this] { return loader_->peek(); });
+  if (!trained && trained.error().code != base::ErrorCode::kNotFinite) return tl::unexpected(trained.error());
   const std::uint64_t iteration = get_current_batch(net_);
+  const float loss = trained.value_or(std::numeric_limits<float>::quiet_NaN());
   if (!std::isfinite(loss)) {
-    fmt::print(stderr, "{}error: {}\n", ::isatty(STDERR_FILENO) ? "\r\033[K" : "", diverged(iteration, loss));
+    const std::string why = trained ? loss_text(loss) : trained.error().message;
+    fmt::print(stderr, "{}error: {}\n", ::isatty(STDERR_FILENO) ? "\r\033[K" : "", diverged(iteration, why));
     return false;
   }
   state_.average_loss = state_.average_loss < 0 ? loss : state_.average_loss * 0.9 + loss * 0.1;
@@ -163,6 +165,23 @@ base::Result<bool> TrainingLoop::step() {
   observe::thin(state_.loss, kChartPoints);
   report(iteration, loss, get_current_rate(net_), base::seconds_between(start, base::Clock::now()));
   return true;
+}
+
+base::Status TrainingLoop::prepare(const data::BatchShape& shape, std::uint64_t iteration) {
+  TESSERA_TRY(resize_to(shape.width, shape.height));
+  if (const NetSettings& settings = settings_of(*net_); settings.cyclic_rate)
+    net_->learning_rate = cyclic_rate(settings, static_cast<std::int64_t>(iteration) + 1);
+  std::srand(static_cast<unsigned>(options_.seed + iteration));  // dropout: the same after a resume
+  return {};
+}
+
+// The batch of an iteration that was done before: samples depend on their number only.
+base::Result<data::Batch> TrainingLoop::again(std::uint64_t iteration) {
+  const data::BatchShape shape = shape_at(iteration);
+  if (!again_) again_.emplace(hooks_.make, options_.loader_threads);
+  again_->request(iteration, shape);
+  TESSERA_TRY(prepare(shape, iteration));
+  return again_->take();
 }
 
 void TrainingLoop::report(std::uint64_t iteration, float loss, double rate, double seconds) {
@@ -209,12 +228,14 @@ base::Status TrainingLoop::save_as_planned(std::uint64_t iteration) {
     TESSERA_TRY(save_last());
     draw_chart();
   }
-  if (numbered_save_due(iteration))
-    TESSERA_TRY(save_weights_file(net_, weights_path(std::to_string(iteration))).map([](const WeightsInfo&) {}));
+  if (!numbered_save_due(iteration)) return {};
+  TESSERA_TRY(engine_.collect(net_));
+  TESSERA_TRY(save_weights_file(net_, weights_path(std::to_string(iteration))).map([](const WeightsInfo&) {}));
   return {};
 }
 
 base::Status TrainingLoop::save_last() {
+  TESSERA_TRY(engine_.collect(net_));
   const std::string path = weights_path("last");
   TESSERA_ASSIGN(const WeightsInfo info, save_weights_file(net_, path));
   state_.weights_hash = info.hash;
@@ -231,6 +252,7 @@ base::Status TrainingLoop::test(std::uint64_t iteration) {
   const bool best = precision > state_.best_precision;
   if (best) {
     state_.best_precision = precision;
+    TESSERA_TRY(engine_.collect(net_));
     TESSERA_TRY(save_weights_file(net_, weights_path("best")).map([](const WeightsInfo&) {}));
   }
   state_.precision.push_back({iteration, precision});
@@ -251,12 +273,16 @@ void TrainingLoop::draw_chart() {
     if (const base::Status status = observe::write_chart(chart, path); !status) fmt::print(stderr, "warning: {}\n", status.error().message);
 }
 
-std::string TrainingLoop::diverged(std::uint64_t iteration, float loss) const {
+std::string TrainingLoop::loss_text(float loss) const {
   const std::string layer = first_bad_layer(net_);
   return fmt::format(
-      "iteration {}: the loss is {}; {}; {}; lower learning_rate= or raise burn_in= and go on from there", iteration, loss,
-      layer.empty() ? "every layer's values are finite, the loss itself overflowed" : "the first value that is no number is in " + layer,
-      last_saved_.empty() ? "no weights were saved yet" : "the last good weights are " + last_saved_);
+      "the loss is {}; {}", loss,
+      layer.empty() ? "every layer's values are finite, the loss itself overflowed" : "the first value that is no number is in " + layer);
+}
+
+std::string TrainingLoop::diverged(std::uint64_t iteration, const std::string& why) const {
+  return fmt::format("iteration {}: {}; {}; lower learning_rate= or raise burn_in= and go on from there", iteration, why,
+                     last_saved_.empty() ? "no weights were saved yet" : "the last good weights are " + last_saved_);
 }
 
 }  // namespace tessera::darknet

@@ -59,6 +59,8 @@ class TrainingLoop {
   base::Status open_log();
   data::BatchShape shape_at(std::uint64_t iteration) const;
   base::Status resize_to(int width, int height);
+  base::Status prepare(const data::BatchShape& shape, std::uint64_t iteration);
+  base::Result<data::Batch> again(std::uint64_t iteration);
   base::Result<bool> step();
   void report(std::uint64_t iteration, float loss, double rate, double seconds);
   void show_live(std::uint64_t iteration, double seconds);
@@ -66,7 +68,8 @@ class TrainingLoop {
   base::Status save_last();
   base::Status test(std::uint64_t iteration);
   void draw_chart();
-  std::string diverged(std::uint64_t iteration, float loss) const;
+  std::string loss_text(float loss) const;
+  std::string diverged(std::uint64_t iteration, const std::string& why) const;
   std::string weights_path(const std::string& suffix) const;
 
   network* net_;
@@ -76,6 +79,7 @@ class TrainingLoop {
   TrainingState state_;
   std::unique_ptr<std::FILE, LogCloser> log_;
   std::optional<data::BatchLoader> loader_;
+  std::optional<data::BatchLoader> again_;  // of iterations that are repeated
   int cfg_width_, cfg_height_;
   std::uint64_t first_iteration_ = 0;
   std::string last_saved_;  // what to go back to

@@ -36,20 +36,33 @@ class RangesEngine : public darknet::Engine {
       : local_(std::move(local)), sessions_(std::move(sessions)) {}
 
   Result<float> train_batch(network* net, const data::Batch& batch, const NextBatch& next) override {
-    const int workers = first().coordinator().workers_left();
-    std::optional<UnwrappedState> before;  // without workers nothing can be lost
-    if (workers > 0) before.emplace(*net, first().range());
+    if (!collected_) keep(*net);
     // Each loss of a worker costs one attempt, a connection in trouble maybe one more.
-    for (int attempts = 3 * (workers + 1);; --attempts) {
+    for (int attempts = 3 * (workers() + 1);; --attempts) {
       try {
-        return run_batch(net, batch, next);
+        TESSERA_TRY(repeat_lost(net));
+        const float loss = run_batch(net, batch, next);
+        const bool due = !again_ || since_collected_ + 1 >= first().coordinator().iterations_between_collections();
+        if (!due)
+          ++since_collected_;
+        else if (auto done = collect(net); !done)
+          throw PassFailed(std::move(done).error());
+        return loss;
       } catch (PassFailed& failed) {
-        if (!before || !recoverable(failed.error) || attempts == 0) return tl::unexpected(failed.error);
-        before->restore(net);
-        for (auto& session : sessions_) TESSERA_TRY(session->recover());
+        if (workers() == 0 || !recoverable(failed.error) || attempts == 0) return tl::unexpected(failed.error);
+        TESSERA_TRY(go_back(net));
       }
     }
   }
+
+  Status collect(network* net) override {
+    if (workers() == 0) return {};
+    TESSERA_TRY(first().collect());
+    keep(*net);
+    return {};
+  }
+
+  void set_again(const MakeAgain& again) override { again_ = again; }
 
   std::vector<observe::DeviceReport> device_reports() override {
     auto reports = first().coordinator().reports();
@@ -57,14 +70,41 @@ class RangesEngine : public darknet::Engine {
     return reports;
   }
 
-  Status detach(network*) override {
+  Status detach(network* net) override {
+    const Status collected = collect(net);
     sessions_.clear();
     local_.reset();
-    return {};
+    return collected;
   }
 
  private:
   RangeSession& first() { return *sessions_.front(); }
+  int workers() { return first().coordinator().workers_left(); }
+
+  // The state that is gone back to when a worker is lost: without workers nothing can be lost.
+  void keep(const network& net) {
+    if (workers() > 0) collected_.emplace(net, first().range());
+    since_collected_ = 0;
+  }
+
+  Status go_back(network* net) {
+    collected_->restore(net);
+    for (auto& session : sessions_) TESSERA_TRY(session->recover());
+    lost_ += since_collected_;
+    since_collected_ = 0;
+    if (lost_ > 0) say(fmt::format("repeating {} iteration{} since parameters were collected", lost_, lost_ == 1 ? "" : "s"));
+    return {};
+  }
+
+  // The iterations between what was collected and the one that could not be finished, with the same samples.
+  Status repeat_lost(network* net) {
+    for (; lost_ > 0; --lost_) {
+      TESSERA_ASSIGN(const data::Batch batch, again_(static_cast<std::uint64_t>(get_current_batch(net))));
+      run_batch(net, batch, nullptr);
+      ++since_collected_;
+    }
+    return {};
+  }
 
   // As Darknet's train_network(), with the point in between at which nothing can fail any more.
   float run_batch(network* net, const data::Batch& batch, const NextBatch& next) {
@@ -99,6 +139,10 @@ class RangesEngine : public darknet::Engine {
 
   std::unique_ptr<cluster::LocalWorkers> local_;
   Sessions sessions_;  // at least one
+  MakeAgain again_;
+  std::optional<UnwrappedState> collected_;  // what does not run on workers, as it was then
+  int since_collected_ = 0;                  // iterations
+  int lost_ = 0;                             // of these, those that have to be repeated
 };
 
 class RangesInference : public darknet::Inference {
@@ -219,10 +263,11 @@ void announce_section(RangeSession& session, const cluster::LocalWorkers* local,
                   session.range().begin, session.range().end - 1,
                   workers == 0 ? "this machine alone" : fmt::format("{} worker{}", workers, workers == 1 ? "" : "s"),
                   layer_list(plan.forward_starts, session.graph()), layer_list(plan.backward_ends, session.graph()), backend));
-  if (const auto cut = session.coordinator().layout().channel_nodes; !cut.empty() && workers > 0)
-    say(fmt::format(
-        "distributed: layers {} cut along channels, each worker with filters of its own",
-        layers_text({session.graph()[static_cast<int>(cut.begin)].source, session.graph()[static_cast<int>(cut.end) - 1].source + 1})));
+  std::string filters;  // layers of which each worker has filters of its own
+  for (int node = session.graph().first_layer(); node < session.graph().size() && workers > 0; ++node)
+    if (plan::cut_along_channels(plan, session.graph(), node))
+      filters += fmt::format("{}{}", filters.empty() ? "" : ",", session.graph()[node].source);
+  if (!filters.empty()) say(fmt::format("distributed: layers {} cut along channels, each worker with filters of its own", filters));
   if (plan.wire == plan::WireType::kFloat16 && workers > 0)
     say("distributed: wire=fp16: activations and deltas travel in half precision, results are approximate");
   if (plan.boundary_first && workers > 1)

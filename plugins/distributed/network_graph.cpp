@@ -209,6 +209,7 @@ exec::Parameters network_parameters(const network& net, const Graph& graph) {
     if (!graph[node].trainable()) continue;
     const layer& l = net.layers[graph[node].source];
     const auto channels = static_cast<std::size_t>(l.n), weights = static_cast<std::size_t>(l.nweights);
+    p.filters = p.home = {0, l.n};
     p.weights = {l.weights, weights};
     p.biases = {l.biases, channels};
     const auto span = [](float* values, std::size_t count) { return values ? std::span(values, count) : std::span<float>(); };

@@ -119,10 +119,13 @@ void RangeSession::update(const update_args& arguments) {
 void RangeSession::adam(const update_args& arguments) {
   coordinator_->commit({0, 1, 0, arguments.batch});
   for (int i = range_.begin; i < range_.end; ++i) darknet::adam_step(net_->layers[i], arguments);
-  require(coordinator_->share_parameters());
+  coordinator_->parameters_changed();
 }
 
-Status RangeSession::parameters_changed() { return coordinator_->share_parameters(); }
+Status RangeSession::parameters_changed() {
+  coordinator_->parameters_changed();
+  return {};
+}
 
 void RangeSession::bind(const network& net) {
   using program::Slot;

@@ -17,7 +17,7 @@ struct PassFailed : darknet::UpstreamError {
 // True for errors after which recover() may succeed: a worker was lost or a message did not arrive.
 bool recoverable(const base::Error& error);
 
-// One thread. Between passes the parameters are in Darknet's own arrays.
+// One thread. Parameters are in Darknet's own arrays when the session has no workers, else after collect().
 class RangeSession : private WrappedRange {
  public:
   // Opens the session and wraps the range. `graph` is network_graph() of it. The network outlives the session.
@@ -36,7 +36,9 @@ class RangeSession : private WrappedRange {
 
   // Waits until the gradients are summed everywhere; the update that follows applies them and cannot fail.
   [[nodiscard]] base::Status settle();
-  // After an error: back to the last update, over the devices that remain.
+  // Brings trained values into Darknet's arrays.
+  [[nodiscard]] base::Status collect() { return coordinator_->collect(); }
+  // After an error: back to what was collected last, over the devices that remain.
   [[nodiscard]] base::Status recover();
 
   LayerRange range() const { return range_; }

@@ -37,9 +37,9 @@ UnwrappedState::UnwrappedState(const network& net, LayerRange wrapped) : seen_(*
     const auto keep = [&](float* where, std::size_t count) {
       if (where && count > 0) kept_.push_back({where, std::vector<float>(where, where + count)});
     };
-    keep(l.weight_updates, s.weights);
-    keep(l.bias_updates, s.channels);
-    keep(l.scale_updates, s.channels);
+    keep(l.weights, s.weights), keep(l.weight_updates, s.weights);
+    keep(l.biases, s.channels), keep(l.bias_updates, s.channels);
+    keep(l.scales, s.channels), keep(l.scale_updates, s.channels);
     keep(l.rolling_mean, s.channels);
     keep(l.rolling_variance, s.channels);
   }

@@ -1,5 +1,5 @@
-// What an iteration changes outside the wrapped range before its update: the coordinator's own layers. Kept while an
-// iteration runs, so that an abandoned one leaves no trace.
+// What training changes outside the wrapped range: the coordinator's own layers. Kept since parameters were collected, so that
+// the iterations after it can be repeated.
 #pragma once
 
 #include <vector>

@@ -18,6 +18,7 @@ enum class ErrorCode {
   kProtocol,         // a frame or handshake that cannot be accepted
   kOutOfMemory,      // a plan needs more memory than the device has
   kAborted,          // the work was abandoned on request
+  kNotFinite,        // a gradient or loss is no number any more
 };
 
 // `message` is one line a user can act on: what, where (file:line, device), what to do.

@@ -1,17 +1,18 @@
 #include "cluster/coordinator.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <numeric>
 #include <random>
 
+#include "base/check.hpp"
 #include "cluster/own_address.hpp"
 #include "cluster/process_usage.hpp"
 #include "cluster/protocol.hpp"
 #include "program/compile.hpp"
 #include "sim/profiles.hpp"
 #include "sim/simulator.hpp"
-#include "sim/update.hpp"
 #include "transport/address.hpp"
 #include "transport/inproc.hpp"
 #include "transport/zmq_control.hpp"
@@ -30,6 +31,11 @@ namespace {
 constexpr base::Milliseconds kAbortPatience{5000};
 constexpr base::Milliseconds kBlamePatience{3000};
 constexpr base::Milliseconds kBlameStep{50};
+constexpr base::Milliseconds kAnswerStep{50};
+
+// How often devices are assumed to fail, and how fast parameters travel before one collection has shown it.
+constexpr double kSecondsBetweenFailures = 3600, kLocalBytesPerSecond = 1e9, kLinkBytesPerSecond = 11.75e6;
+constexpr int kMostBetweenCollections = 100;
 
 std::uint64_t random_number() {
   std::random_device device;
@@ -66,13 +72,12 @@ base::Result<std::unique_ptr<Coordinator>> Coordinator::start(const graph::Graph
     TESSERA_ASSIGN(endpoint, transport::make_zmq_endpoint(zmq));
   }
   std::unique_ptr<Coordinator> self(new Coordinator(graph, parameters, std::move(options), std::move(endpoint), session));
-  const std::uint64_t hash = self->options_.workers.empty() ? 0 : exec::parameters_hash(parameters);
   int number = 0;
   for (const auto& spec : self->options_.workers) {
     Worker worker;
     worker.spec = spec;
     worker.number = ++number;
-    TESSERA_TRY(self->open_worker(worker, hash, zmq.token));
+    TESSERA_TRY(self->open_worker(worker, zmq.token));
     self->workers_.push_back(std::move(worker));
   }
   TESSERA_TRY(self->connect_peers());
@@ -88,7 +93,9 @@ Coordinator::Coordinator(const graph::Graph& graph, const exec::Parameters& para
       mailbox_(*endpoint_, session, kPiecePatience),
       pool_(options_.threads),
       executor_(graph, parameters_, options_.backend, pool_, options_.inference),
-      members_{0} {}
+      members_{0} {
+  if (!options_.workers.empty()) snapshot_.emplace(executor_.graph(), parameters_);
+}
 
 Coordinator::~Coordinator() {
   for (Worker& worker : workers_) worker.link->post(wire::control_text("close"));
@@ -98,7 +105,7 @@ Coordinator::~Coordinator() {
 
 // --- opening ---------------------------------------------------------------------------------------------------------
 
-Status Coordinator::open_worker(Worker& worker, std::uint64_t hash, const transport::SessionToken& token) {
+Status Coordinator::open_worker(Worker& worker, const transport::SessionToken& token) {
   const auto& spec = worker.spec;
   const auto patience = options_.socket_directory.empty() ? kConnectPatience : kLocalStartPatience;
   auto client = transport::connect_control(spec.address, "coordinator", Deadline::after(patience));
@@ -124,64 +131,17 @@ Status Coordinator::open_worker(Worker& worker, std::uint64_t hash, const transp
                                   {"token", transport::token_to_text(token)},
                                   {"number", worker.number},
                                   {"graph", graph::to_json(executor_.graph())},
-                                  {"parameters_hash", wire::hash_to_text(hash)},
                                   {"backend", options_.workers_choose_backend ? "auto" : std::string(kernels::to_string(options_.backend))},
                                   {"threads", spec.threads},
                                   {"data_bind", data_bind}}));
   TESSERA_ASSIGN(const auto opened, worker.link->await("opened", Deadline::after(kAnswerPatience)));
   const wire::Fields answer(opened);
   TESSERA_ASSIGN(worker.data_address, answer.string("data_address"));
-  TESSERA_ASSIGN(const bool has_parameters, answer.boolean("has_parameters"));
   TESSERA_ASSIGN(const auto control_address, transport::parse_address(spec.address));
   if (control_address.scheme == transport::Scheme::kTcp) {
     TESSERA_ASSIGN(worker.data_address, transport::with_host(worker.data_address, control_address.host));
   }
   members_.push_back(worker.number);
-  return has_parameters ? Status{} : send_parameters({&worker});
-}
-
-Status Coordinator::send_parameters(const std::vector<Worker*>& to) {
-  const std::size_t total = exec::parameter_bytes(parameters_);
-  for (std::size_t offset = 0; offset < total; offset += kParameterPieceBytes) {
-    const std::size_t size = std::min(kParameterPieceBytes, total - offset);
-    for (Worker* worker : to) {
-      std::vector<Frame> blobs;
-      blobs.push_back(Frame::allocate(size));
-      exec::write_parameters(parameters_, offset, blobs[0].bytes());
-      worker->link->post(wire::control_text("parameters", {{"offset", offset}}), std::move(blobs));
-    }
-    // A few pieces on the way are enough; more would only fill memory.
-    if (offset / kParameterPieceBytes < kParameterPiecesAhead) continue;
-    for (Worker* worker : to) {
-      const auto taken = worker->link->await("parameters_taken", Deadline::after(kAnswerPatience));
-      if (!taken) return tl::unexpected(taken.error());
-    }
-  }
-  const std::string hash = wire::hash_to_text(exec::parameters_hash(parameters_));
-  for (Worker* worker : to) {
-    TESSERA_ASSIGN(const auto loaded, worker->link->await("parameters_loaded", Deadline::after(kAnswerPatience)));
-    if (loaded.body.value("hash", "") != hash)
-      return base::error(ErrorCode::kProtocol, "worker {} received other weights than were sent", worker->spec.name);
-    worker->link->forget_messages();  // the last pieces' receipts
-  }
-  return {};
-}
-
-Status Coordinator::send_momentum(bool cleared) {
-  const auto participants = static_cast<int>(members_.size());
-  for (int p = 1; p < participants; ++p) {
-    Worker& worker = workers_[static_cast<std::size_t>(members_[static_cast<std::size_t>(p)] - 1)];
-    const std::vector<float> momentum = exec::momentum_of(parameters_, *momentum_sharding_, p);
-    const auto bytes = std::as_bytes(std::span(momentum));
-    if (cleared && std::all_of(momentum.begin(), momentum.end(), [](float value) { return value == 0; })) continue;
-    for (std::size_t offset = 0; offset < bytes.size(); offset += kParameterPieceBytes) {
-      std::vector<Frame> blobs;
-      blobs.push_back(Frame::copy_of(bytes.subspan(offset, std::min(kParameterPieceBytes, bytes.size() - offset))));
-      worker.link->post(wire::control_text("momentum", {{"offset", offset}}), std::move(blobs));
-      const auto taken = worker.link->await("momentum_taken", Deadline::after(kAnswerPatience));
-      if (!taken) return tl::unexpected(taken.error());
-    }
-  }
   return {};
 }
 
@@ -198,12 +158,10 @@ Status Coordinator::connect_peers() {
   return {};
 }
 
-Status Coordinator::share_parameters() {
+void Coordinator::parameters_changed() {
   executor_.weights_changed();
-  executor_.remember();
-  TESSERA_TRY(send_parameters(members()));
-  held_.reset();
-  return momentum_members_ == members_ ? send_momentum(false) : Status{};
+  held_.clear();
+  trained_ = false;
 }
 
 // --- plans -----------------------------------------------------------------------------------------------------------
@@ -212,120 +170,125 @@ Status Coordinator::select(const graph::Graph& graph, geometry::Index batch, pro
   Key key{{}, batch, mode};
   for (int node = 0; node < graph.first_layer(); ++node) key.inputs.push_back(graph[node].out);
   auto found = std::find_if(selected_.begin(), selected_.end(), [&](const auto& entry) { return entry.first == key; });
-  if (found != selected_.end() && found->second.key == current_) return {};
+  if (found != selected_.end() && found->second.key == current_ && holds(found->second.held)) return {};
   if (found == selected_.end()) {
-    if (!has_layout_) TESSERA_TRY(choose_layout(graph, batch));
+    const Planning planning(planning_input(graph, batch));
+    if (!has_layout_) TESSERA_TRY(choose_layout(planning));
     Selected selected;
     selected.key = ++next_key_;
     selected.graph = graph;
+    selected.mode = mode;
+    selected.batch = batch;
     TESSERA_ASSIGN(selected.plan, plan::make_plan(graph, batch, layout_));
     program::ProgramSet programs = program::compile(graph, selected.plan, mode);
-    TESSERA_TRY(check_memory(graph, programs));
+    TESSERA_TRY(planning.check_memory(programs));
     selected.program = std::make_shared<const program::Program>(programs.programs[0]);
-    TESSERA_TRY(distribute(selected, programs, mode));
+    for (const auto& program : programs.programs) selected.held.push_back({program.stored_filters, program.home_filters});
+    if (!holds(selected.held)) TESSERA_TRY(collect());
+    TESSERA_TRY(distribute(selected, programs));
     constexpr std::size_t kMostSelected = 8;  // as many as workers keep
     if (selected_.size() >= kMostSelected) selected_.erase(selected_.begin());
     selected_.push_back({key, std::move(selected)});
     found = selected_.end() - 1;
   }
   const Selected& selected = found->second;
+  const bool held = holds(selected.held);
+  if (!held) TESSERA_TRY(collect());
+  TESSERA_TRY(make_current(selected));
+  return held ? Status{} : scatter(selected);
+}
+
+Status Coordinator::make_current(const Selected& selected) {
   mailbox_.set_members(members_);
-  TESSERA_TRY(executor_.load(selected.graph, selected.program, mode, 0, static_cast<int>(members_.size()), batch));
+  TESSERA_TRY(executor_.load(selected.graph, selected.program, selected.batch, mailbox_));
   plan_ = selected.plan;
   current_ = selected.key;
-  sharding_ = selected.program->sharding;
-  if (held_ && !held_->covers(*sharding_)) {
-    TESSERA_TRY(send_parameters(members()));
-    held_.reset();
-  }
-  if (mode == program::Mode::kTrain && (momentum_members_ != members_ || momentum_sharding_->chunks != sharding_->chunks)) {
-    momentum_members_.clear();
-    momentum_sharding_ = sharding_;
-    TESSERA_TRY(send_momentum(true));
-    momentum_members_ = members_;
-  }
   return {};
 }
 
-Status Coordinator::choose_layout(const graph::Graph& graph, geometry::Index batch) {
-  std::vector<plan::Device> devices;
+// Everybody has the parameters that the programs need of him.
+bool Coordinator::holds(const std::vector<Held>& needed) const {
+  if (members_.size() < 2) return true;
+  if (held_.size() != needed.size()) return false;
+  for (std::size_t p = 0; p < needed.size(); ++p)
+    for (std::size_t node = 0; node < needed[p].filters.size(); ++node) {
+      if (!held_[p].filters[node].contains(needed[p].filters[node])) return false;
+      if (!needed[p].home[node].empty() && !(held_[p].home[node] == needed[p].home[node])) return false;
+    }
+  return true;
+}
+
+Status Coordinator::scatter(const Selected& selected) {
+  held_.clear();
+  const auto is_zero = [](std::span<const float> array) { return std::all_of(array.begin(), array.end(), [](float v) { return v == 0; }); };
+  const bool momentum =
+      selected.mode == program::Mode::kTrain && !std::all_of(parameters_.layers.begin(), parameters_.layers.end(), [&](const auto& l) {
+        return is_zero(l.bias_updates) && is_zero(l.scale_updates) && is_zero(l.weight_updates);
+      });
+  begin("scatter");
+  TESSERA_TRY(executor_.scatter(mailbox_, false));
+  if (momentum) {
+    begin("scatter_momentum");
+    TESSERA_TRY(executor_.scatter(mailbox_, true));
+  }
+  held_ = selected.held;
+  return {};
+}
+
+PlanningInput Coordinator::planning_input(const graph::Graph& graph, geometry::Index batch) const {
+  PlanningInput input{graph, batch, options_.subdivisions, options_.layout, {}, {}, {}};
   const int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
   const bool same_machine = !options_.socket_directory.empty();
-  std::vector<sim::DeviceProfile> profiles(
-      members_.size(), same_machine ? sim::same_machine_profile(cores, static_cast<int>(members_.size()) - 1) : sim::DeviceProfile{});
-  for (std::size_t participant = 1; participant < members_.size(); ++participant) {
-    const WorkerSpec& spec = workers_[static_cast<std::size_t>(members_[participant] - 1)].spec;
-    devices.push_back({static_cast<int>(participant), spec.speed});
-    profiles[participant].multiply_adds_per_second *= spec.speed;
+  const sim::DeviceProfile base =
+      same_machine ? sim::same_machine_profile(cores, static_cast<int>(members_.size()) - 1) : sim::DeviceProfile{};
+  for (std::size_t participant = 0; participant < members_.size(); ++participant) {
+    const WorkerSpec spec =
+        participant == 0 ? WorkerSpec{"coordinator", "", 1.0, 0, 0} : workers_[static_cast<std::size_t>(members_[participant] - 1)].spec;
+    input.names.push_back(spec.name);
+    input.profiles.push_back(device_profile(base, spec));
+    input.profiles.back().memory_bytes = memory_limit(participant);
+    if (participant > 0) input.devices.push_back({static_cast<int>(participant), spec.speed});
   }
-  if (devices.empty()) devices.push_back({0, 1.0});
-  plan::LayoutRequest request = options_.layout;
-  request.single_pass = options_.subdivisions == 1;
+  if (input.devices.empty()) input.devices.push_back({0, 1.0});
+  plan::LayoutRequest& request = input.request;
   const int cells = request.rows * request.columns * std::max(1, request.samples);
   // After a loss the grid that was asked for has too many tiles; whatever is best for those who remain takes its place.
-  if (cells != static_cast<int>(devices.size()) && members_.size() < workers_.size() + 1)
+  if (cells != static_cast<int>(input.devices.size()) && members_.size() < workers_.size() + 1)
     request.rows = request.columns = 0, request.samples = 1;
-  for (std::size_t participant = 0; participant < profiles.size(); ++participant)
-    profiles[participant].memory_bytes = memory_limit(participant);
-  const auto members_cost = [&](const plan::Plan& plan, const std::vector<int>& members) {
-    std::vector<sim::DeviceProfile> subset;
-    for (int member : members) subset.push_back(profiles[static_cast<std::size_t>(member)]);
-    const auto forecast = sim::simulate(graph, program::compile(graph, plan, program::Mode::kTrain), subset);
-    return forecast.fits ? forecast.seconds(options_.subdivisions) : std::numeric_limits<double>::infinity();
-  };
-  std::vector<int> everybody(members_.size());
-  std::iota(everybody.begin(), everybody.end(), 0);
-  const auto cost = [&](const plan::Plan& plan) { return members_cost(plan, everybody); };
-  auto layout = plan::choose_layout(graph, batch, request, devices, static_cast<int>(members_.size()), cost);
-  if (!layout && layout.error().code == ErrorCode::kOutOfMemory) {  // any will do for check_memory() to say what is missing where
-    for (auto& profile : profiles) profile.memory_bytes = 0;
-    layout = plan::choose_layout(graph, batch, request, devices, static_cast<int>(members_.size()), cost);
-  }
-  if (!layout) return tl::unexpected(layout.error());
-  layout_ = std::move(*layout);
+  return input;
+}
+
+Status Coordinator::choose_layout(const Planning& planning) {
+  TESSERA_ASSIGN(layout_, planning.choose());
   has_layout_ = true;
-  if (devices.size() < 2) return {};
-  TESSERA_ASSIGN(const plan::Plan chosen, plan::make_plan(graph, batch, layout_));
-  if (const auto fewer = plan::faster_with_fewer(graph, batch, request, devices, cost(chosen), members_cost))
+  const auto& input = planning.input();
+  if (input.devices.size() < 2) return {};
+  TESSERA_ASSIGN(const plan::Plan chosen, plan::make_plan(input.graph, input.batch, layout_));
+  if (const auto fewer = planning.fewer(planning.cost(chosen)))
     options_.say(fmt::format("note: {} of the {} workers would be faster by estimate; the others cost more in messages than they bring",
-                             fewer->devices, devices.size()));
+                             fewer->devices, input.devices.size()));
   return {};
 }
 
-// Of tensors, weights, gradients and momentum, in bytes.
+// Of tensors and parameters, in bytes.
 double Coordinator::memory_limit(std::size_t participant) const {
   const Worker* worker = participant == 0 ? nullptr : &workers_[static_cast<std::size_t>(members_[participant] - 1)];
   const int limit_mb = worker && worker->spec.memory_mb > 0 ? worker->spec.memory_mb : options_.memory_mb;
   return limit_mb > 0 ? limit_mb * 1048576.0 : static_cast<double>(worker ? worker->memory_bytes : physical_memory_bytes());
 }
 
-Status Coordinator::check_memory(const graph::Graph& graph, const program::ProgramSet& programs) const {
-  std::string table;
-  bool fits = true;
-  for (std::size_t participant = 0; participant < members_.size(); ++participant) {
-    const bool coordinator = participant == 0;
-    const Worker* worker = coordinator ? nullptr : &workers_[static_cast<std::size_t>(members_[participant] - 1)];
-    const double limit = memory_limit(participant);
-    const std::size_t fixed = sim::parameter_bytes(graph, programs, static_cast<int>(participant));
-    const auto needed = static_cast<double>(programs.programs[participant].arena_bytes + fixed);
-    fits = fits && needed <= limit;
-    table += fmt::format("{}{} needs {:.0f} of {:.0f} MB", table.empty() ? "" : ", ", worker ? worker->spec.name : "coordinator",
-                         needed / 1048576, limit / 1048576);
-  }
-  if (fits) return {};
-  return base::error(ErrorCode::kOutOfMemory, "the plan does not fit: {}; use more workers, more subdivisions or a smaller image", table);
-}
-
-Status Coordinator::distribute(const Selected& selected, const program::ProgramSet& programs, program::Mode mode) {
-  post_to_members(wire::control_text("plan", {{"key", selected.key},
-                                              {"members", members_},
-                                              {"graph", graph::to_json(selected.graph)},
-                                              {"plan", plan::to_json(selected.plan)},
-                                              {"mode", mode_name(mode)},
-                                              {"fingerprint", wire::hash_to_text(program::fingerprint(programs))}}));
-  for (Worker* worker : members()) {
-    const auto planned = worker->link->await("planned", Deadline::after(kAnswerPatience));
-    if (!planned) return tl::unexpected(planned.error());
+Status Coordinator::distribute(const Selected& selected, const program::ProgramSet& programs) {
+  const auto graph = graph::to_json(selected.graph), plan = plan::to_json(selected.plan);
+  const auto all = members();
+  for (std::size_t i = 0; i < all.size(); ++i)
+    all[i]->link->post(wire::control_text("plan", {{"key", selected.key},
+                                                   {"members", members_},
+                                                   {"graph", graph},
+                                                   {"plan", plan},
+                                                   {"mode", mode_name(selected.mode)},
+                                                   {"fingerprint", wire::hash_to_text(program::fingerprint(programs.programs[i + 1]))}}));
+  for (Worker* worker : all) {
+    if (const auto planned = await_answer(*worker, "planned"); !planned) return tl::unexpected(planned.error());
   }
   return {};
 }
@@ -342,12 +305,26 @@ std::uint64_t Coordinator::next_run() {
   return run_;
 }
 
+// A worker that waits for one that is lost answers late or never: the trouble of any ends the wait for this one.
+base::Result<wire::ControlMessage> Coordinator::await_answer(Worker& worker, const std::string& type) {
+  const auto deadline = Deadline::after(kAnswerPatience);
+  while (true) {
+    auto answer = worker.link->await(type, Deadline::after(kAnswerStep));
+    if (answer || answer.error().code != ErrorCode::kTimeout || deadline.passed()) return answer;
+    if (mailbox_.aborted()) return base::error(ErrorCode::kAborted, "abandoned");
+  }
+}
+
+void Coordinator::begin(const std::string& phase) {
+  post_to_members(wire::control_text("run", {{"key", current_}, {"pass", phase}, {"run", next_run()}}));
+  mailbox_.start_run(run_);
+}
+
 Status Coordinator::run(const std::string& pass) {
   const bool forward = pass == "forward";
   const bool inputs_are_sent = forward && sent_ahead_ && sent_ahead_->run == run_ + 1 && sent_ahead_->key == current_;
   if (inputs_are_sent) sent_ahead_.reset();
-  post_to_members(wire::control_text("run", {{"key", current_}, {"pass", pass}, {"run", next_run()}}));
-  mailbox_.start_run(run_);
+  begin(pass);
   if (forward) return executor_.forward(mailbox_, inputs_are_sent);
   return executor_.backward(mailbox_, pass == "last_backward");
 }
@@ -369,9 +346,18 @@ void Coordinator::ignore_sent_inputs() {
 }
 
 Status Coordinator::settle() {
+  const auto complaint = [&](const std::string& who, int node) {
+    const auto& layer = executor_.graph()[node];
+    return base::error(ErrorCode::kNotFinite,
+                       "the first value that is no number is in layer {}: the gradient of this {} layer, summed by {}", layer.source,
+                       graph::to_string(layer.kind), who);
+  };
+  if (const auto node = executor_.not_finite()) return complaint("the coordinator", *node);
   for (Worker* worker : members()) {
-    const auto summed = worker->link->await("summed", Deadline::after(kAnswerPatience));
-    if (!summed) return tl::unexpected(summed.error());
+    TESSERA_ASSIGN(const auto summed, await_answer(*worker, "summed"));
+    const wire::Fields fields(summed);
+    TESSERA_ASSIGN(const auto node, fields.integer("not_finite", -1, executor_.graph().size() - 1));
+    if (node >= 0) return complaint("worker " + worker->spec.name, static_cast<int>(node));
   }
   return {};
 }
@@ -383,10 +369,44 @@ void Coordinator::commit(const exec::OptimizerStep& step) {
                                                 {"decay", step.decay},
                                                 {"batch", step.batch}}));
   mailbox_.start_run(run_);
-  executor_.update(step);
-  held_ = sharding_->partial() ? sharding_ : nullptr;
-  // Whom this does not reach reports a mixture of weights when it is asked, and gets them all (recover()).
-  if (const auto shared = executor_.share_update(mailbox_); !shared) mailbox_.abort();
+  trained_ = true, trained_key_ = current_;
+  const auto now = base::Clock::now();
+  if (committed_ != base::TimePoint{}) iteration_seconds_ = base::seconds_between(committed_, now);
+  committed_ = now;
+  // Whom this does not reach fails in the next pass.
+  if (const auto updated = executor_.update(step, mailbox_); !updated) mailbox_.abort();
+}
+
+Status Coordinator::collect() {
+  if (members_.size() < 2 || !trained_) return {};
+  const auto start = base::Clock::now();
+  if (current_ != trained_key_) {  // homes are those of the plan that was trained with
+    const auto trained =
+        std::find_if(selected_.begin(), selected_.end(), [this](const auto& entry) { return entry.second.key == trained_key_; });
+    TESSERA_CHECK(trained != selected_.end(), "the plan that was trained with is forgotten");
+    TESSERA_TRY(make_current(trained->second));
+  }
+  TESSERA_TRY(snapshot_->begin());
+  begin("gather");
+  TESSERA_TRY(executor_.gather(mailbox_, [this](int node, program::Slot slot, const geometry::Box& box, std::span<const float> values) {
+    snapshot_->add(node, slot, box, values);
+  }));
+  TESSERA_TRY(snapshot_->finish());
+  executor_.weights_changed();
+  trained_ = false;
+  collection_seconds_ = base::seconds_between(start, base::Clock::now());
+  return {};
+}
+
+// J. W. Young, 1974: sqrt(2 · cost of a snapshot · time between failures).
+int Coordinator::iterations_between_collections() const {
+  const bool same_machine = !options_.socket_directory.empty();
+  const double assumed =
+      static_cast<double>(snapshot_ ? snapshot_->bytes() : 0) / (same_machine ? kLocalBytesPerSecond : kLinkBytesPerSecond);
+  const double cost = collection_seconds_ > 0 ? collection_seconds_ : assumed;
+  const double seconds = std::sqrt(2 * cost * kSecondsBetweenFailures);
+  return iteration_seconds_ > 0 ? std::clamp(static_cast<int>(seconds / iteration_seconds_), 1, kMostBetweenCollections)
+                                : kMostBetweenCollections;
 }
 
 void Coordinator::post_to_members(const std::string& text) {
@@ -409,25 +429,21 @@ Status Coordinator::recover() {
       worker->link->forget_messages();
       worker->link->post(wire::control_text("abort"));
     }
-  std::vector<Worker*> incomplete;
   for (Worker* worker : members()) {
     if (worker->link->lost()) continue;
     const auto aborted = worker->link->await_despite_failures("aborted", Deadline::after(kAbortPatience));
-    if (!aborted)
-      worker->link->declare_lost(aborted.error());
-    else if (!aborted->body.value("complete", false))
-      incomplete.push_back(worker);
+    if (!aborted) worker->link->declare_lost(aborted.error());
   }
   drop_lost();
-  executor_.restore();
+  executor_.abandon();
+  mailbox_.hold({});
   mailbox_.resume();
   selected_.clear();
   current_ = -1;
   has_layout_ = false;
-  held_.reset();
-  for (Worker* worker : incomplete)
-    if (const auto sent = send_parameters({worker}); !sent) worker->link->declare_lost(sent.error());
-  drop_lost();
+  held_.clear();
+  trained_ = false;
+  sent_ahead_.reset();
   return {};
 }
 

@@ -1,9 +1,9 @@
-// The coordinator's side of a session: opens it on every worker, makes and hands out plans, drives the passes of an
+// The coordinator's side of a session: opens it on every worker, makes and hands out plans, drives the phases of an
 // iteration, and goes on with those who remain when somebody is lost.
 //
-// An iteration is a transaction: any number of forward and backward passes, then settle(), then commit(). Until
-// commit() an error leaves the state of the last commit; recover() brings everybody back to it, over the devices that
-// remain, and the iteration is done again by the caller.
+// An iteration is a transaction: any number of forward and backward passes, then settle(), then commit(). Parameters are at home
+// on the devices; collect() brings them here. After an error recover() brings everybody who remains back to what was collected
+// last, and the caller repeats the iterations since.
 #pragma once
 
 #include <atomic>
@@ -15,6 +15,8 @@
 #include <vector>
 
 #include "cluster/cluster_file.hpp"
+#include "cluster/planning.hpp"
+#include "cluster/snapshot.hpp"
 #include "cluster/worker_link.hpp"
 #include "exec/executor.hpp"
 #include "observe/device_report.hpp"
@@ -62,19 +64,24 @@ class Coordinator {
   void ignore_sent_inputs();
   // `last` of a batch: the gradients are summed meanwhile.
   [[nodiscard]] base::Status backward(bool last) { return run(last ? "last_backward" : "backward"); }
-  // Waits until they are summed everywhere: from here on the batch can be finished whatever happens.
+  // Waits until they are summed everywhere. kNotFinite: some gradient is no number; nothing was changed by it yet.
   [[nodiscard]] base::Status settle();
   // Applies them everywhere. Cannot fail: a worker that is lost now is noticed by the next pass.
   void commit(const exec::OptimizerStep& step);
 
-  // After an error of any of the above: finds out who is lost, says so, and brings the others back to the last commit.
+  // Brings all parameters and momentum into the arrays that start() was given. Nothing to do without workers. On an error these
+  // hold what was collected before.
+  [[nodiscard]] base::Status collect();
+  // How many iterations should pass between two collections, so that they cost about as much time as would be lost by going back.
+  int iterations_between_collections() const;
+
+  // After an error of any of the above: finds out who is lost, says so, and brings the others back to what was collected last.
   // Errors: kAborted when nothing can go on.
   [[nodiscard]] base::Status recover();
 
-  // The parameters were changed from outside: sends them to all workers again.
-  [[nodiscard]] base::Status share_parameters();
+  // The parameters were changed from outside: all workers get them when they are needed next.
+  void parameters_changed();
 
-  exec::Gradients& gradients() { return executor_.gradients(); }
   const plan::Plan& plan() const { return plan_; }
   const plan::Layout& layout() const { return layout_; }
   int workers_left() const { return static_cast<int>(members_.size()) - 1; }
@@ -96,27 +103,38 @@ class Coordinator {
     program::Mode mode;
     friend bool operator==(const Key&, const Key&) = default;
   };
+  // Filters whose parameters a participant has, by node.
+  struct Held {
+    std::vector<geometry::Range> filters, home;
+  };
   struct Selected {
     int key = 0;
+    program::Mode mode = program::Mode::kTrain;
+    geometry::Index batch = 0;
     graph::Graph graph;
     plan::Plan plan;
     std::shared_ptr<const program::Program> program;
+    std::vector<Held> held;  // what its programs need, by participant
   };
 
   Coordinator(const graph::Graph& graph, const exec::Parameters& parameters, SessionOptions options,
               std::unique_ptr<transport::Endpoint> endpoint, std::uint64_t session);
 
-  base::Status open_worker(Worker& worker, std::uint64_t parameters_hash, const transport::SessionToken& token);
-  base::Status send_parameters(const std::vector<Worker*>& to);
-  // By `momentum_sharding_`. `cleared`: the workers hold zeros, so that zeros need no sending.
-  base::Status send_momentum(bool cleared);
+  base::Status open_worker(Worker& worker, const transport::SessionToken& token);
   base::Status connect_peers();
 
-  base::Status choose_layout(const graph::Graph& graph, geometry::Index batch);
-  base::Status distribute(const Selected& selected, const program::ProgramSet& programs, program::Mode mode);
+  PlanningInput planning_input(const graph::Graph& graph, geometry::Index batch) const;
+  base::Status choose_layout(const Planning& planning);
+  base::Status distribute(const Selected& selected, const program::ProgramSet& programs);
+  base::Status make_current(const Selected& selected);
+  bool holds(const std::vector<Held>& needed) const;
+  // From parameters_ to everybody.
+  base::Status scatter(const Selected& selected);
   double memory_limit(std::size_t participant) const;
-  base::Status check_memory(const graph::Graph& graph, const program::ProgramSet& programs) const;
 
+  base::Result<wire::ControlMessage> await_answer(Worker& worker, const std::string& type);
+  // Starts a phase on all workers.
+  void begin(const std::string& phase);
   base::Status run(const std::string& pass);
   std::uint64_t next_run();
   void post_to_members(const std::string& text);
@@ -132,11 +150,13 @@ class Coordinator {
   base::ThreadPool pool_;
   exec::Executor executor_;
   std::vector<Worker> workers_;
-  std::vector<int> members_;           // endpoint numbers by participant; the coordinator first
-  std::vector<int> momentum_members_;  // among whom the momentum was divided last, and how
-  std::shared_ptr<const program::Sharding> momentum_sharding_;
-  std::shared_ptr<const program::Sharding> sharding_;  // of the current plan
-  std::shared_ptr<const program::Sharding> held_;      // of the last update: who has which weights; none: everybody all
+  std::vector<int> members_;  // endpoint numbers by participant; the coordinator first
+  std::optional<Snapshot> snapshot_;
+  std::vector<Held> held_;  // by participant; empty: nothing they could go on with
+  int trained_key_ = -1;    // of the last commit
+  bool trained_ = false;    // since parameters were collected last
+  double iteration_seconds_ = 0, collection_seconds_ = 0;
+  base::TimePoint committed_ = {};
 
   bool has_layout_ = false;
   plan::Layout layout_;

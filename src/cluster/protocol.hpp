@@ -3,24 +3,21 @@
 //   coordinator                                   worker
 //   hello {protocol}                      →
 //                                         ←       welcome {name, cores, memory_bytes, protocol} | refuse {reason}
-//   open {session, token, number, graph, parameters_hash, parameters_bytes, backend, threads, data_bind}
+//   open {session, token, number, graph, backend, threads, data_bind}
 //        backend: a name, or "auto": the worker's own choice
 //                                         →
-//                                         ←       opened {data_address, has_parameters}
-//   parameters {offset} + blob, repeated  →       (only when it does not have them)
-//                                         ←       parameters_taken {offset}, each; parameters_loaded {hash}, at the end
+//                                         ←       opened {data_address}
 //   connect {peers: [[number, address]]}  →
 //                                         ←       connected
 //   plan {key, members, graph, plan, mode, fingerprint}
 //                                         →
 //                                         ←       planned {key, arena_bytes}
-//   momentum {offset} + blob, repeated    →       (of its chunks; only after a training plan that divides them otherwise)
-//                                         ←       momentum_taken {offset}, each
-//   run {key, pass, run}                  →       (forward, backward: silent; last_backward: summed {run})
+//   run {key, pass, run}                  →       (a phase of the program: scatter, scatter_momentum, forward, backward, gather: silent;
+//                                                 last_backward, with the reduction: summed {run, not_finite: a node or -1})
 //   commit {run, learning_rate, momentum, decay, batch}
-//                                         →
+//                                         →       (update and share)
 //   abort {}                              →
-//                                         ←       aborted {complete}: false when it lacks weights, or they are a mixture of two updates
+//                                         ←       aborted {}: what it has trained is lost
 //   close {}                              →
 //   beat {}                               ↔       every kBeatInterval, both ways; the worker's carry its usage
 //                                         ←       failed {code, message, peer}: the current work cannot go on
@@ -33,7 +30,7 @@
 namespace tessera::cluster {
 
 // Changes whenever a message or a program's meaning does.
-inline constexpr int kProtocol = 2;
+inline constexpr int kProtocol = 3;
 
 inline constexpr base::Milliseconds kBeatInterval{500};
 // A worker that is not heard for this long is lost. Together with the interval below the 3 s promised in README.
@@ -48,8 +45,5 @@ inline constexpr base::Milliseconds kConnectPatience{3000};
 inline constexpr base::Milliseconds kLocalStartPatience{30000};
 // One wait for a piece of a tensor.
 inline constexpr base::Milliseconds kPiecePatience{120000};
-// Pieces in which parameters and momentum travel, small enough for beats to pass between them.
-inline constexpr std::size_t kParameterPieceBytes = std::size_t{1} << 20;
-inline constexpr std::size_t kParameterPiecesAhead = 4;
 
 }  // namespace tessera::cluster

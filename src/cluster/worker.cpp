@@ -112,7 +112,7 @@ class Server {
 
   void open(const wire::ControlMessage& message) {
     session_.reset();
-    auto session = WorkerSession::open(message, host_, known_, [this](std::string text) {
+    auto session = WorkerSession::open(message, host_, [this](std::string text) {
       {
         std::lock_guard lock(mutex_);
         replies_.push_back(std::move(text));
@@ -165,7 +165,6 @@ class Server {
   void end_session(const std::string& why) {
     if (coordinator_ == 0) return;
     spdlog::info("session over: {}", why);
-    if (session_ && !options_.once) known_ = session_->finish();
     session_.reset();
     control_->drop(coordinator_);
     coordinator_ = 0;
@@ -182,7 +181,6 @@ class Server {
   const std::string name_;
   transport::ControlPeer coordinator_ = 0;
   std::unique_ptr<WorkerSession> session_;
-  KnownParameters known_;
   base::TimePoint last_heard_ = Clock::now(), idle_since_ = Clock::now(), next_beat_ = Clock::now();
   bool finished_ = false;
 

@@ -158,7 +158,7 @@ void WorkerLink::take(const transport::ControlIncoming& incoming) {
   if (failed) {
     const wire::Fields fields(*message);
     const auto text = fields.string("message");
-    const auto code = fields.integer("code", 0, static_cast<int>(ErrorCode::kAborted));
+    const auto code = fields.integer("code", 0, static_cast<int>(ErrorCode::kNotFinite));
     const auto peer = fields.integer("peer", -1, 1 << 16);
     failure_ = {Error{code ? static_cast<ErrorCode>(*code) : ErrorCode::kProtocol,
                       fmt::format("worker {}: {}", name_, text ? *text : std::string("failed"))},

@@ -42,7 +42,7 @@ std::string failed_text(const base::Error& error, int peer) {
 }  // namespace
 
 base::Result<std::unique_ptr<WorkerSession>> WorkerSession::open(const wire::ControlMessage& message, const SessionHost& host,
-                                                                 KnownParameters& known, Reply reply) {
+                                                                 Reply reply) {
   const Fields fields(message);
   TESSERA_ASSIGN(const std::uint64_t session, fields.hash("session"));
   TESSERA_ASSIGN(const std::string token_text, fields.string("token"));
@@ -57,7 +57,6 @@ base::Result<std::unique_ptr<WorkerSession>> WorkerSession::open(const wire::Con
   }
   TESSERA_ASSIGN(const auto wanted_threads, fields.integer("threads", 0, 1024));
   TESSERA_ASSIGN(const std::string data_bind, fields.string("data_bind"));
-  TESSERA_ASSIGN(const std::uint64_t hash, fields.hash("parameters_hash"));
 
   transport::ZmqOptions options;
   options.self = static_cast<int>(number);
@@ -78,16 +77,7 @@ base::Result<std::unique_ptr<WorkerSession>> WorkerSession::open(const wire::Con
                                                 : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
   std::unique_ptr<WorkerSession> result(new WorkerSession(graph, session, static_cast<int>(number), std::move(endpoint), backend,
                                                           host.backend_cache, thread_count, std::move(reply)));
-  const auto& parameters = result->storage_.parameters();
-  const bool has = known.hash == hash && known.bytes.size() == exec::parameter_bytes(parameters);
-  if (has) {
-    exec::read_parameters(known.bytes, parameters);
-    result->executor_.remember();
-  }
-  known = {};
-  spdlog::info("weights: {}", has ? "those of an earlier session, nothing to receive"
-                                  : fmt::format("{} bytes to receive", exec::parameter_bytes(parameters)));
-  result->reply_(wire::control_text("opened", {{"data_address", address}, {"has_parameters", has}}));
+  result->reply_(wire::control_text("opened", {{"data_address", address}}));
   result->thread_ = std::thread([session_ptr = result.get()] { session_ptr->work(); });
   return result;
 }
@@ -101,8 +91,7 @@ WorkerSession::WorkerSession(graph::Graph graph, std::uint64_t session, int numb
       endpoint_(std::move(endpoint)),
       mailbox_(*endpoint_, session, kPiecePatience),
       pool_(threads),
-      storage_(graph_, exec::ParameterStorage::Holds::kReplica),
-      executor_(graph_, storage_.parameters(), backend.value_or(kernels::Backend::kReference), pool_),
+      executor_(graph_, std::nullopt, backend.value_or(kernels::Backend::kReference), pool_),
       chooses_backend_(!backend),
       backend_cache_(std::move(backend_cache)) {
   publish_usage();
@@ -118,16 +107,6 @@ void WorkerSession::stop() {
   mailbox_.abort();
   posted_.notify_all();
   if (thread_.joinable()) thread_.join();
-}
-
-KnownParameters WorkerSession::finish() {
-  stop();
-  executor_.release();  // before there are two copies
-  KnownParameters known;
-  known.bytes.resize(exec::parameter_bytes(storage_.parameters()));
-  exec::write_parameters(storage_.parameters(), known.bytes);
-  known.hash = exec::parameters_hash(storage_.parameters());
-  return known;
 }
 
 void WorkerSession::post(wire::ControlMessage message, std::vector<transport::Frame> blobs) {
@@ -189,12 +168,13 @@ void WorkerSession::work() {
 
 // Back to the state after the last commit.
 void WorkerSession::recover() {
-  executor_.restore();
+  executor_.abandon();
+  mailbox_.hold({});
   mailbox_.resume();
   failed_ = false;
   plans_.clear();
   current_ = -1;
-  reply_(wire::control_text("aborted", {{"complete", complete_}}));
+  reply_(wire::control_text("aborted"));
 }
 
 Status WorkerSession::execute(const Command& command) {
@@ -203,40 +183,8 @@ Status WorkerSession::execute(const Command& command) {
   if (type == "run") return run(fields);
   if (type == "commit") return commit(fields);
   if (type == "plan") return plan(command.message);
-  if (type == "parameters") return take_parameters(command);
-  if (type == "momentum") return take_momentum(command);
   if (type == "connect") return connect(fields);
   return base::error(ErrorCode::kProtocol, "unknown message '{}'", type);
-}
-
-Status WorkerSession::take_parameters(const Command& command) {
-  const Fields fields(command.message);
-  const auto& parameters = storage_.parameters();
-  const std::size_t total = exec::parameter_bytes(parameters);
-  TESSERA_ASSIGN(const auto offset, fields.unsigned_integer("offset"));
-  if (offset == 0) arrived_ = 0;
-  if (command.blobs.size() != 1 || offset != arrived_ || command.blobs[0].size() > total - offset)
-    return base::error(ErrorCode::kProtocol, "parameters do not fit the graph");
-  exec::read_parameters(command.blobs[0].bytes(), offset, parameters);
-  arrived_ += command.blobs[0].size();
-  reply_(wire::control_text("parameters_taken", {{"offset", arrived_}}));
-  if (arrived_ < total) return {};
-  complete_ = true;
-  executor_.weights_changed();
-  executor_.remember();
-  reply_(wire::control_text("parameters_loaded", {{"hash", wire::hash_to_text(exec::parameters_hash(parameters))}}));
-  return {};
-}
-
-Status WorkerSession::take_momentum(const Command& command) {
-  const Fields fields(command.message);
-  const auto momentum = std::as_writable_bytes(executor_.shard().momentum());
-  TESSERA_ASSIGN(const auto offset, fields.unsigned_integer("offset"));
-  if (command.blobs.size() != 1 || offset > momentum.size() || command.blobs[0].size() > momentum.size() - offset)
-    return base::error(ErrorCode::kProtocol, "momentum does not fit the plan");
-  std::ranges::copy(command.blobs[0].bytes(), momentum.begin() + static_cast<std::ptrdiff_t>(offset));
-  reply_(wire::control_text("momentum_taken", {{"offset", offset}}));
-  return {};
 }
 
 Status WorkerSession::connect(const Fields& fields) {
@@ -270,21 +218,19 @@ Status WorkerSession::plan(const wire::ControlMessage& message) {
     return base::error(ErrorCode::kProtocol, "a plan for other participants");
   TESSERA_ASSIGN(const std::string mode, fields.string("mode"));
   TESSERA_ASSIGN(const std::uint64_t fingerprint, fields.hash("fingerprint"));
-  loaded.mode = mode == "train" ? program::Mode::kTrain : program::Mode::kTest;
   loaded.batch = plan.batch;
-  program::ProgramSet set = program::compile(loaded.graph, plan, loaded.mode);
-  if (program::fingerprint(set) != fingerprint)
+  const auto number = static_cast<int>(self - loaded.members.begin());
+  loaded.program = std::make_shared<const program::Program>(
+      program::compile(loaded.graph, plan, mode == "train" ? program::Mode::kTrain : program::Mode::kTest, number));
+  if (program::fingerprint(*loaded.program) != fingerprint)
     return base::error(ErrorCode::kProtocol,
                        "its program differs from the coordinator's; install the same version of darknet on all devices");
-  loaded.program =
-      std::make_shared<const program::Program>(std::move(set.programs[static_cast<std::size_t>(self - loaded.members.begin())]));
   if (plans_.size() >= kMostPlans) plans_.erase(plans_.begin());
   const auto bytes = loaded.program->arena_bytes;
   plans_[static_cast<int>(key)] = std::move(loaded);
   current_ = -1;
   TESSERA_TRY(make_current(static_cast<int>(key)));
-  set = {};
-  base::trim_heap();  // of everybody's programs
+  base::trim_heap();  // of what compiling took
   reply_(wire::control_text("planned", {{"key", key}, {"arena_bytes", bytes}}));
   return {};
 }
@@ -295,9 +241,7 @@ Status WorkerSession::make_current(int key) {
   if (found == plans_.end()) return base::error(ErrorCode::kProtocol, "no plan {}", key);
   const Loaded& loaded = found->second;
   mailbox_.set_members(loaded.members);
-  const auto self = std::find(loaded.members.begin(), loaded.members.end(), number_) - loaded.members.begin();
-  TESSERA_TRY(executor_.load(loaded.graph, loaded.program, loaded.mode, static_cast<int>(self), static_cast<int>(loaded.members.size()),
-                             loaded.batch));
+  TESSERA_TRY(executor_.load(loaded.graph, loaded.program, loaded.batch, mailbox_));
   current_ = key;
   return {};
 }
@@ -310,9 +254,12 @@ Status WorkerSession::run(const Fields& fields) {
   mailbox_.start_run(run);
   if (pass == "forward") return executor_.forward(mailbox_);
   if (pass == "backward") return executor_.backward(mailbox_, false);
+  if (pass == "gather") return executor_.gather(mailbox_, [](int, program::Slot, const geometry::Box&, std::span<const float>) {});
+  if (pass == "scatter") return executor_.scatter(mailbox_, false);
+  if (pass == "scatter_momentum") return executor_.scatter(mailbox_, true);
   if (pass != "last_backward") return base::error(ErrorCode::kProtocol, "unknown pass '{}'", pass);
   TESSERA_TRY(executor_.backward(mailbox_, true));
-  reply_(wire::control_text("summed", {{"run", run}}));
+  reply_(wire::control_text("summed", {{"run", run}, {"not_finite", executor_.not_finite().value_or(-1)}}));
   return {};
 }
 
@@ -325,12 +272,8 @@ Status WorkerSession::commit(const Fields& fields) {
   TESSERA_ASSIGN(const auto batch, fields.integer("batch", 1, 1 << 30));
   TESSERA_ASSIGN(const auto run, fields.unsigned_integer("run"));
   step = {static_cast<float>(learning_rate), static_cast<float>(momentum), static_cast<float>(decay), static_cast<int>(batch)};
-  complete_ = false;
   mailbox_.start_run(run);
-  executor_.update(step);
-  TESSERA_TRY(executor_.share_update(mailbox_));
-  complete_ = !plans_.at(current_).program->sharding->partial();
-  return {};
+  return executor_.update(step, mailbox_);
 }
 
 }  // namespace tessera::cluster

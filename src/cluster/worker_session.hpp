@@ -17,12 +17,6 @@
 
 namespace tessera::cluster {
 
-// Parameters of an earlier session, kept so that the same ones need not be sent again.
-struct KnownParameters {
-  std::uint64_t hash = 0;
-  std::vector<std::byte> bytes;
-};
-
 // What a session gets from the process that serves it.
 struct SessionHost {
   std::string listen;                                      // the worker's own address, which the data address follows
@@ -36,8 +30,7 @@ class WorkerSession {
   using Reply = std::function<void(std::string text)>;  // callable from any thread
 
   // From an `open` message.
-  static base::Result<std::unique_ptr<WorkerSession>> open(const wire::ControlMessage& message, const SessionHost& host,
-                                                           KnownParameters& known, Reply reply);
+  static base::Result<std::unique_ptr<WorkerSession>> open(const wire::ControlMessage& message, const SessionHost& host, Reply reply);
   ~WorkerSession();
 
   std::uint64_t number() const { return session_; }
@@ -48,9 +41,6 @@ class WorkerSession {
   // The fields of a beat.
   nlohmann::json usage() const;
 
-  // Its parameters now, with their hash; ends the session's thread first.
-  KnownParameters finish();
-
  private:
   struct Command {
     wire::ControlMessage message;
@@ -59,7 +49,6 @@ class WorkerSession {
   struct Loaded {
     graph::Graph graph;
     std::shared_ptr<const program::Program> program;
-    program::Mode mode = program::Mode::kTrain;
     geometry::Index batch = 0;
     std::vector<int> members;
   };
@@ -70,8 +59,6 @@ class WorkerSession {
   void choose_backend();
   void work();
   base::Status execute(const Command& command);
-  base::Status take_parameters(const Command& command);
-  base::Status take_momentum(const Command& command);
   base::Status connect(const wire::Fields& fields);
   base::Status plan(const wire::ControlMessage& message);
   base::Status run(const wire::Fields& fields);
@@ -88,12 +75,9 @@ class WorkerSession {
   std::unique_ptr<transport::Endpoint> endpoint_;
   exec::Mailbox mailbox_;
   base::ThreadPool pool_;
-  exec::ParameterStorage storage_;
   exec::Executor executor_;
   const bool chooses_backend_;  // by measuring; else it was told
   const std::string backend_cache_;
-  std::size_t arrived_ = 0;  // bytes of parameters
-  bool complete_ = true;     // it has all weights, and they are of the same update
   std::map<int, Loaded> plans_;
   int current_ = -1;
   bool failed_ = false;  // since then commands are skipped until `abort`

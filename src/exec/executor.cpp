@@ -17,28 +17,37 @@ using geometry::Box;
 using geometry::FloatView;
 using graph::LayerKind;
 using program::Op;
+using program::Phase;
 using program::Slot;
 using program::Step;
+using program::Storage;
 using transport::Frame;
 using transport::Lane;
 
 namespace {
 
-constexpr geometry::Index kMomentFields = sizeof(kernels::ChannelMoments) / sizeof(double);
-constexpr geometry::Index kSumFields = sizeof(kernels::ChannelSums) / sizeof(double);
-
 std::size_t at(int i) { return static_cast<std::size_t>(i); }
 
-bool is_transfer(Op op) { return program::is_send(op) || program::is_receive(op); }
+bool is_backward(Op op) { return op >= Op::kConvolutionData && op <= Op::kNormDelta; }
 
-bool is_backward(Op op) { return op >= Op::kConvolutionData; }
+Box flat(std::size_t elements) { return {{0, 1}, {0, 1}, {0, 1}, {0, static_cast<geometry::Index>(elements)}}; }
 
-// A box of bytes (winners) to or from contiguous memory, row by row.
+// Whole filters lie one after the other: as rows, which are copied at once.
+Box as_rows(Slot slot, const Box& box) {
+  if (slot < Slot::kGradient || box.empty()) return box;
+  return {box.n, {0, 1}, {0, 1}, {0, box.elements() / box.n.size()}};
+}
+
+// Calls copy(offset in `whole`, offset in `box`, bytes) for every row of the box.
 template <typename Copy>
-void for_each_row(const Box& box, Copy copy) {
+void for_each_row(const Box& whole, const Box& box, std::size_t element, Copy copy) {
+  const geometry::View<std::byte> cells{nullptr, whole};
+  const auto row = static_cast<std::size_t>(box.x.size()) * element;
+  std::size_t done = 0;
   for (auto n = box.n.begin; n < box.n.end; ++n)
     for (auto c = box.c.begin; c < box.c.end; ++c)
-      for (auto y = box.y.begin; y < box.y.end; ++y) copy(n, c, y);
+      for (auto y = box.y.begin; y < box.y.end; ++y, done += row)
+        copy(static_cast<std::size_t>(cells.offset(n, c, y, box.x.begin)) * element, done, row);
 }
 
 kernels::ShortcutShape shortcut_shape(const graph::Graph& graph, int node) {
@@ -77,59 +86,56 @@ std::vector<kernels::ConvolutionShape> convolution_shapes(const graph::Graph& gr
   return shapes;
 }
 
-Executor::Executor(const graph::Graph& graph, const Parameters& parameters, kernels::Backend backend, base::ThreadPool& pool,
+Executor::Executor(const graph::Graph& graph, std::optional<Parameters> parameters, kernels::Backend backend, base::ThreadPool& pool,
                    bool inference)
     : graph_(graph),
-      parameters_(parameters),
+      own_parameters_(!parameters),
+      parameters_(std::move(parameters).value_or(Parameters{})),
       backend_(backend),
       inference_(inference),
       pool_(pool),
-      gradients_(inference ? graph::Graph{} : graph),
       convolutions_(graph.layers.size()),
-      norms_(graph.layers.size()) {
-  remember();
-}
+      norms_(graph.layers.size()) {}
 
-base::Status Executor::load(const graph::Graph& graph, std::shared_ptr<const program::Program> program, program::Mode mode, int self,
-                            int participants, geometry::Index batch) {
-  TESSERA_CHECK(!inference_ || mode == program::Mode::kTest, "training on an executor for inference");
+base::Status Executor::load(const graph::Graph& graph, std::shared_ptr<const program::Program> program, geometry::Index batch,
+                            Mailbox& mailbox) {
+  TESSERA_CHECK(!inference_ || program->mode == program::Mode::kTest, "training on an executor for inference");
   TESSERA_CHECK(graph.size() == graph_.size(), "{} nodes, {} before", graph.size(), graph_.size());
+  TESSERA_TRY(finish_update(mailbox));
   TESSERA_TRY(load_convolutions(*program, graph));
   activations_.clear();
   for (int node = 0; node < graph.size(); ++node) {
     TESSERA_ASSIGN(const auto activation, kernels::activation_from_string(graph[node].activation));
     activations_.push_back(activation);
     if (!graph[node].batch_normalize) continue;
-    const auto channels = at(static_cast<int>(graph[node].out.c)), parts = channels * at(participants);
-    Norm& n = norm(node);
-    n.mean.resize(channels), n.variance.resize(channels), n.total.resize(channels);
-    n.moments.assign(parts, {}), n.sums.assign(parts, {});
+    const auto channels = at(static_cast<int>(graph[node].out.c));
+    norm(node).mean.resize(channels), norm(node).variance.resize(channels), norm(node).total.resize(channels);
   }
-  if (program->arena_bytes > arena_bytes_ || program->arena_bytes < arena_bytes_ / 2) {
-    arena_.reset();  // before the new one is made, so that both are never held
-    arena_bytes_ = 0;
-    arena_.reset(new (std::align_val_t{program::kBufferAlignment}, std::nothrow) std::byte[program->arena_bytes + 1]);
-    if (!arena_)
-      return base::error(ErrorCode::kOutOfMemory,
-                         "no {} MB for tensors; use more workers, a smaller batch (more subdivisions) or a smaller image",
-                         program->arena_bytes >> 20);
-    arena_bytes_ = program->arena_bytes;
+  TESSERA_TRY(load_arena(*program));
+  if (own_parameters_ && (!storage_ || !storage_->covers(program->stored_filters, program->home_filters))) {
+    storage_.reset();
+    storage_.emplace(graph, program->stored_filters, program->home_filters);
+    parameters_ = storage_->parameters();
+    weights_changed();
   }
-  gradients_.forget_places();
-  for (int node = 0; node < graph.size() && mode == program::Mode::kTrain; ++node)
-    if (graph[node].trainable()) gradients_.set_window(node, program->gradient_windows[at(node)]);
-  for (const auto& buffer : program->buffers)
-    if (buffer.slot == Slot::kGradient)
-      gradients_.place_summed(buffer.node, {reinterpret_cast<float*>(arena_.get() + buffer.offset), buffer.bytes / sizeof(float)});
-  if (mode == program::Mode::kTrain && participants == 1) gradients_.accumulate_in(graph, parameters_);
-  if (mode == program::Mode::kTrain && participants > 1) shard_.assign(program->sharding, self);
   graph_ = graph;
   program_ = std::move(program);
-  mode_ = mode;
-  self_ = self;
-  participants_ = participants;
   batch_ = batch;
   external_.clear();
+  clear_kept();
+  return {};
+}
+
+base::Status Executor::load_arena(const program::Program& program) {
+  if (program.arena_bytes <= arena_bytes_ && program.arena_bytes >= arena_bytes_ / 2) return {};
+  arena_.reset();  // before the new one is made, so that both are never held
+  arena_bytes_ = 0;
+  arena_.reset(new (std::align_val_t{program::kBufferAlignment}, std::nothrow) std::byte[program.arena_bytes + 1]);
+  if (!arena_)
+    return base::error(ErrorCode::kOutOfMemory,
+                       "no {} MB for tensors; use more workers, a smaller batch (more subdivisions) or a smaller image",
+                       program.arena_bytes >> 20);
+  arena_bytes_ = program.arena_bytes;
   return {};
 }
 
@@ -143,13 +149,13 @@ base::Status Executor::load_convolutions(const program::Program& program, const 
       TESSERA_ASSIGN(convolution, kernels::make_convolution(backend_, shape, pool_, scratch_, inference_));
     }
   }
-  for (const auto* steps : {&program.forward, &program.backward})
-    for (const Step& step : *steps) {
+  for (const Phase phase : {Phase::kForward, Phase::kBackward})
+    for (const Step& step : program.steps(phase)) {
       kernels::ConvolutionWork work;
       if (step.op == Op::kConvolution)
         work.forward = step.box;
       else if (step.op == Op::kConvolutionData)
-        work.backward_data = step.box;
+        work.backward_data = step.box, work.backward_filters = program.buffer(step.a).box.c;
       else if (step.op == Op::kConvolutionWeights)
         work.backward_weights = step.box;
       else
@@ -169,74 +175,94 @@ void Executor::release() {
 
 void Executor::bind(int node, Slot slot, float* data) { external_[{node, slot}] = data; }
 
-base::Status Executor::forward(Mailbox& mailbox, bool inputs_are_sent) { return run(program_->forward, mailbox, {inputs_are_sent, false}); }
-
-base::Status Executor::backward(Mailbox& mailbox, bool last) { return run(program_->backward, mailbox, {false, last}); }
-
-bool Executor::sends_input(const Step& step) const {
-  return step.op == Op::kSend && graph_[step.node].kind == LayerKind::kInput && program_->buffers[at(step.a)].slot == Slot::kStored;
-}
-
-base::Status Executor::send_inputs(Mailbox& mailbox, std::uint64_t ahead) {
-  for (const Step& step : program_->forward)
-    if (sends_input(step)) TESSERA_TRY(send({&step, 1}, mailbox, ahead));
-  return {};
-}
-
-void Executor::update(const OptimizerStep& step) {
-  if (self_ == 0) {
-    gradients_.apply(graph_, parameters_, step, pool_);
-  } else {
-    gradients_.apply_norm(graph_, parameters_, step, pool_);
-    shard_.apply(graph_, parameters_, step, pool_);
-  }
-  weights_changed();
-  remember();
-}
-
-base::Status Executor::share_update(Mailbox& mailbox) {
-  const auto status = exchange_updates(graph_, parameters_, *program_->sharding, self_, participants_, mailbox, pool_);
-  weights_changed();
-  return status;
-}
-
 void Executor::weights_changed() {
   for (auto& convolution : convolutions_)
     if (convolution) convolution->weights_changed();
 }
 
-void Executor::remember() {
-  remembered_.clear();
-  for (const auto& p : parameters_.layers) {
-    auto& rolling = remembered_.emplace_back(p.rolling_mean.begin(), p.rolling_mean.end());
-    rolling.insert(rolling.end(), p.rolling_variance.begin(), p.rolling_variance.end());
-  }
+void Executor::clear_kept() {
+  for (const auto& b : program_->buffers)
+    if (b.storage == Storage::kKept) std::memset(arena_.get() + b.offset, 0, b.bytes);
 }
 
-void Executor::restore() {
-  for (std::size_t node = 0; node < remembered_.size(); ++node) {
-    const auto& p = parameters_.layers[node];
-    const auto middle = remembered_[node].begin() + static_cast<std::ptrdiff_t>(p.rolling_mean.size());
-    std::copy(remembered_[node].begin(), middle, p.rolling_mean.begin());
-    std::copy(middle, remembered_[node].end(), p.rolling_variance.begin());
-  }
-  gradients_.clear();
-  shard_.clear_sums();
+void Executor::abandon() {
+  fresh_.clear();
+  not_finite_.reset();
+  if (program_) clear_kept();
+  weights_changed();
 }
 
-base::Status Executor::run(const std::vector<Step>& steps, Mailbox& mailbox, Pass pass) {
+// --- phases ------------------------------------------------------------------------------------------------------------
+
+base::Status Executor::forward(Mailbox& mailbox, bool inputs_are_sent) {
+  for (const Step& step : program_->steps(Phase::kLoad))
+    if (!(inputs_are_sent && program::is_send(step))) TESSERA_TRY(transfer(step, mailbox));
+  return run(Phase::kForward, mailbox);
+}
+
+base::Status Executor::send_inputs(Mailbox& mailbox, std::uint64_t ahead) {
+  for (const Step& step : program_->steps(Phase::kLoad))
+    if (program::is_send(step)) TESSERA_TRY(send({&step, 1}, mailbox, ahead));
+  return {};
+}
+
+base::Status Executor::backward(Mailbox& mailbox, bool last) {
+  not_finite_.reset();
+  return run(Phase::kBackward, mailbox, last);
+}
+
+base::Status Executor::update(const OptimizerStep& step, Mailbox& mailbox) {
+  TESSERA_TRY(finish_update(mailbox));
+  optimizer_ = step;
+  TESSERA_TRY(run(Phase::kUpdate, mailbox));
+  weights_changed();
+  const auto& steps = program_->steps(Phase::kShare);
+  for (const Step& awaited : steps)
+    if (program::is_receive(awaited)) fresh_[awaited.node].push_back(awaited);
+  if (!fresh_.empty()) {
+    fresh_run_ = mailbox.run();
+    mailbox.hold(fresh_run_);
+  }
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    if (!program::is_send(steps[i])) continue;
+    const auto same = same_sends(steps, i);
+    TESSERA_TRY(send(same, mailbox));
+    i += same.size() - 1;
+  }
+  return {};
+}
+
+base::Status Executor::finish_update(Mailbox& mailbox) {
+  while (!fresh_.empty()) TESSERA_TRY(await_fresh(fresh_.begin()->first, mailbox));
+  return {};
+}
+
+base::Status Executor::gather(Mailbox& mailbox, const Sink& sink) {
+  TESSERA_TRY(finish_update(mailbox));
+  sink_ = &sink;
+  const auto status = run(Phase::kGather, mailbox);
+  sink_ = nullptr;
+  return status;
+}
+
+base::Status Executor::scatter(Mailbox& mailbox, bool momentum) {
+  const auto status = run(momentum ? Phase::kScatterMomentum : Phase::kScatter, mailbox);
+  weights_changed();
+  return status;
+}
+
+base::Status Executor::run(Phase phase, Mailbox& mailbox, bool with_reduction) {
+  const auto& steps = program_->steps(phase);
   for (std::size_t i = 0; i < steps.size(); ++i) {
     const Step& step = steps[i];
-    if (program::sums_gradients(step.op)) {
-      if (pass.sums_gradients) TESSERA_TRY(sum_gradient(step, mailbox));
-    } else if (pass.inputs_are_sent && sends_input(step)) {
-      continue;
-    } else if (step.op == Op::kSend) {
+    if (step.phase == Phase::kReduce && !with_reduction) continue;
+    if (!fresh_.empty()) TESSERA_TRY(await_fresh(step, mailbox));
+    if (program::is_send(step)) {
       const auto same = same_sends(steps, i);
       TESSERA_TRY(send(same, mailbox));
       i += same.size() - 1;
-    } else if (is_transfer(step.op)) {
-      TESSERA_TRY(transfer(step, mailbox));
+    } else if (program::is_receive(step)) {
+      TESSERA_TRY(receive(step, mailbox));
     } else {
       const auto start = base::Clock::now();
       compute(step);
@@ -246,18 +272,57 @@ base::Status Executor::run(const std::vector<Step>& steps, Mailbox& mailbox, Pas
   return {};
 }
 
+base::Status Executor::await_fresh(const Step& step, Mailbox& mailbox) {
+  if (program::is_send(step) || program::is_receive(step)) return {};
+  // A pool that normalises what it reads uses the parameters of the layer before it.
+  const int node = step.op == Op::kNormalizeMaxpool ? graph_[step.node].inputs[0] : step.node;
+  return fresh_.contains(node) ? await_fresh(node, mailbox) : base::Status{};
+}
+
+base::Status Executor::await_fresh(int node, Mailbox& mailbox) {
+  for (const Step& step : fresh_.at(node)) TESSERA_TRY(receive(step, mailbox, fresh_run_));
+  fresh_.erase(node);
+  if (convolutions_[at(node)]) convolutions_[at(node)]->weights_changed();
+  if (fresh_.empty()) mailbox.hold({});
+  return {};
+}
+
+base::Status Executor::transfer(const Step& step, Mailbox& mailbox) {
+  return program::is_send(step) ? send({&step, 1}, mailbox) : receive(step, mailbox);
+}
+
 void Executor::compute(const Step& step) {
-  if (step.op == Op::kCopy) {
-    if (step.accumulate)
-      kernels::add(view(step.a), view(step.b), step.box, 1.0f, pool_);
-    else
-      kernels::copy(view(step.a), view(step.b), step.box, pool_);
-  } else if (step.op == Op::kFill) {
-    kernels::fill(view(step.a), step.box, 0.0f, pool_);
-  } else if (is_backward(step.op)) {
-    backward_step(step);
-  } else {
-    forward_step(step);
+  switch (step.op) {
+    case Op::kCopy:
+    case Op::kFill: {
+      const Slot slot = buffer(step.a).slot;
+      const Box box = as_rows(slot, step.box);
+      const auto rows = [&](int number) {
+        const FloatView whole = view(number);
+        return FloatView{whole.data, as_rows(buffer(number).slot, whole.box)};
+      };
+      if (step.op == Op::kFill && program::element_bytes(slot) != sizeof(float)) {
+        for_each_row(buffer(step.a).box, box, program::element_bytes(slot),
+                     [&](std::size_t from, std::size_t, std::size_t bytes) { std::memset(memory(step.a) + from, 0, bytes); });
+      } else if (step.op == Op::kFill) {
+        kernels::fill(rows(step.a), box, 0.0f, pool_);
+      } else if (step.b < 0) {  // the host's own values, gathered
+        std::vector<float> values(static_cast<std::size_t>(box.elements()));
+        kernels::pack(rows(step.a), box, std::as_writable_bytes(std::span(values)), pool_);
+        (*sink_)(step.node, slot, step.box, values);
+      } else if (step.accumulate) {
+        kernels::add(rows(step.a), rows(step.b), box, 1.0f, pool_);
+      } else {
+        kernels::copy(rows(step.a), rows(step.b), box, pool_);
+      }
+      return;
+    }
+    case Op::kInspect:
+      return inspect(step);
+    case Op::kUpdate:
+      return update_step(step);
+    default:
+      is_backward(step.op) ? backward_step(step) : forward_step(step);
   }
 }
 
@@ -272,14 +337,15 @@ void Executor::forward_step(const Step& step) {
       kernels::bias_activate(view(step.a), parameters(step.node).biases.data(), activation, step.box, pool_);
       break;
     case Op::kMoments:
-      kernels::moments(view(step.a), step.box, part(norm(step.node).moments, self_, step.node), pool_);
+      kernels::moments(view(step.a), step.box, part_of(statistics<kernels::ChannelMoments>(step.b), step.b), pool_);
       break;
-    case Op::kMergeMoments: {
-      Norm& n = norm(step.node);
-      std::vector<kernels::ChannelMoments> total(n.total.size());
-      kernels::merge_moments(n.moments, total);
+    case Op::kMergeMoments:
+      kernels::merge_moments(statistics<kernels::ChannelMoments>(step.a), statistics<kernels::ChannelMoments>(step.b));
+      break;
+    case Op::kFinishMoments: {
       const auto& p = parameters(step.node);
-      kernels::finish_moments(total, n.mean.data(), n.variance.data(), p.rolling_mean.data(), p.rolling_variance.data());
+      kernels::finish_moments(statistics<kernels::ChannelMoments>(step.a), norm(step.node).mean.data(), norm(step.node).variance.data(),
+                              p.rolling_mean.data(), p.rolling_variance.data());
       break;
     }
     case Op::kNormalize:
@@ -317,9 +383,11 @@ void Executor::backward_step(const Step& step) {
       convolution(step.node).backward_data(view(step.a), filters(step.node, view(step.a).box.c.begin), view(step.b), step.box,
                                            step.accumulate);
       break;
-    case Op::kConvolutionWeights:
-      convolution(step.node).backward_weights(view(step.a), view(step.b), step.box, gradients_.filters(step.node, step.box.c.begin).data());
+    case Op::kConvolutionWeights: {
+      const auto gradient = view(step.c);
+      convolution(step.node).backward_weights(view(step.a), view(step.b), step.box, &gradient.at(step.box.c.begin, 0, 0, 0));
       break;
+    }
     case Op::kMaxpoolBackward:
       kernels::maxpool_backward(pool_shape(graph_, step.node), view(step.a), winners(step.c), view(step.b), step.box, step.accumulate,
                                 pool_);
@@ -344,18 +412,29 @@ void Executor::backward_step(const Step& step) {
       // A linear activation does not look at its output, but the kernel wants one of the right size.
       const geometry::ConstFloatView stored = view(step.b < 0 ? step.a : step.b);
       kernels::activation_delta(view(step.a), stored, activations_[at(step.node)], step.box, step.owned, sums, pool_);
-      const auto biases = gradients_.biases(step.node);
-      for (std::size_t c = 0; c < sums.size(); ++c) biases[c] += static_cast<float>(sums[c].delta);
+      const auto biases = view(step.c);
+      for (auto c = step.owned.c.begin; c < step.owned.c.end && step.c >= 0; ++c)
+        biases.at(c, 0, 0, 0) += static_cast<float>(sums[at(static_cast<int>(c))].delta);
       break;
     }
-    case Op::kNormSums:
-      kernels::activation_delta_sums(view(step.a), view(step.b), norm_parameters(step.node), step.box, step.owned,
-                                     part(norm(step.node).sums, self_, step.node), pool_);
+    case Op::kNormSums: {
+      std::vector<kernels::ChannelSums> unused(step.c < 0 ? at(static_cast<int>(layer.out.c)) : 0);
+      const auto sums = step.c < 0 ? std::span(unused) : part_of(statistics<kernels::ChannelSums>(step.c), step.c);
+      kernels::activation_delta_sums(view(step.a), view(step.b), norm_parameters(step.node), step.box, step.owned, sums, pool_);
       break;
-    case Op::kMergeSums: {
-      Norm& n = norm(step.node);
-      kernels::merge_sums(n.sums, n.total);
-      kernels::add_norm_gradients(n.total, norm_parameters(step.node), gradients_.scales(step.node).data(), gradients_.biases(step.node).data());
+    }
+    case Op::kMergeSums:
+      kernels::merge_sums(statistics<kernels::ChannelSums>(step.a), statistics<kernels::ChannelSums>(step.b));
+      break;
+    case Op::kFinishSums: {
+      const auto total = statistics<kernels::ChannelSums>(step.a);
+      norm(step.node).total.assign(total.begin(), total.end());
+      if (step.b < 0) break;
+      const auto home = total.subspan(at(static_cast<int>(step.box.n.begin)), at(static_cast<int>(step.box.n.size())));
+      const auto momentum = [&](int number) { return &view(number).at(step.box.n.begin, 0, 0, 0); };  // the host's begins at filter 0
+      kernels::NormParameters parameters = norm_parameters(step.node);
+      parameters.variance += step.box.n.begin;
+      kernels::add_norm_gradients(home, parameters, momentum(step.c), momentum(step.b));
       break;
     }
     case Op::kNormDelta:
@@ -367,160 +446,182 @@ void Executor::backward_step(const Step& step) {
   }
 }
 
-// From `first` on, the sends of one box of one buffer.
-std::span<const Step> Executor::same_sends(const std::vector<Step>& steps, std::size_t first) const {
-  std::size_t end = first + 1;
-  while (end < steps.size() && steps[end].op == Op::kSend && steps[end].a == steps[first].a && steps[end].box == steps[first].box) ++end;
-  return std::span(steps).subspan(first, end - first);
+void Executor::update_step(const Step& step) {
+  const LayerParameters& p = parameters(step.node);
+  const auto update = update_parameters(graph_, step.node, optimizer_);
+  const auto row = static_cast<std::size_t>(step.box.elements() / step.box.n.size());
+  const auto home = [&](std::span<float> array, geometry::Index first, std::size_t elements) {
+    return array.subspan(static_cast<std::size_t>(step.box.n.begin - first) * elements,
+                         static_cast<std::size_t>(step.box.n.size()) * elements);
+  };
+  kernels::update_biases(update, home(p.biases, 0, 1), home(p.bias_updates, p.home.begin, 1), {}, pool_);
+  if (!p.scales.empty()) kernels::update_biases(update, home(p.scales, 0, 1), home(p.scale_updates, p.home.begin, 1), {}, pool_);
+  kernels::update_weights(update, home(p.weights, p.filters.begin, row), home(p.weight_updates, p.home.begin, row), {}, pool_);
 }
 
-base::Status Executor::transfer(const Step& step, Mailbox& mailbox) {
-  switch (step.op) {
-    case Op::kReceive:
-      return receive(step, mailbox);
-    case Op::kSendMoments:
-      return send_part(step, mailbox, std::as_bytes(part(norm(step.node).moments, self_, step.node)), kMomentFields);
-    case Op::kReceiveMoments:
-      return receive_part(step, mailbox, std::as_writable_bytes(part(norm(step.node).moments, step.peer, step.node)), kMomentFields);
-    case Op::kSendSums:
-      return send_part(step, mailbox, std::as_bytes(part(norm(step.node).sums, self_, step.node)), kSumFields);
-    default:
-      return receive_part(step, mailbox, std::as_writable_bytes(part(norm(step.node).sums, step.peer, step.node)), kSumFields);
+void Executor::inspect(const Step& step) {
+  const LayerParameters& p = parameters(step.node);
+  for (const auto& array : {p.weight_updates, p.bias_updates, p.scale_updates}) {
+    const std::size_t row = array.size() / at(static_cast<int>(p.home.size()));
+    const auto home =
+        array.subspan(at(static_cast<int>(step.box.n.begin - p.home.begin)) * row, at(static_cast<int>(step.box.n.size())) * row);
+    if (!not_finite_ && !kernels::all_finite(home, pool_)) not_finite_ = step.node;
   }
 }
 
-// What a kSend or kReceive step moves.
+// --- transfers ---------------------------------------------------------------------------------------------------------
+
+// From `first` on, the sends of the same arrays and box.
+std::span<const Step> Executor::same_sends(const std::vector<Step>& steps, std::size_t first) const {
+  std::size_t end = first + 1;
+  const auto same = [&](const Step& s) {
+    return program::is_send(s) && s.phase == steps[first].phase && s.a == steps[first].a && s.b == steps[first].b &&
+           s.c == steps[first].c && s.box == steps[first].box;
+  };
+  while (end < steps.size() && same(steps[end])) ++end;
+  return std::span(steps).subspan(first, end - first);
+}
+
+std::vector<Executor::Array> Executor::arrays(const Step& step) const {
+  std::vector<Array> result;
+  for (const int number : {step.a, step.b, step.c}) {
+    if (number < 0) continue;
+    const auto& b = buffer(number);
+    const Box box = result.empty() ? step.box : Box{step.box.n, {0, 1}, {0, 1}, {0, 1}};
+    const bool to_sink = sink_ && b.storage == Storage::kParameters && program::is_receive(step);
+    const Box whole = b.storage == Storage::kParameters ? view(number).box : b.box;
+    result.push_back({b.slot, to_sink ? nullptr : memory(number), as_rows(b.slot, whole), as_rows(b.slot, box)});
+  }
+  return result;
+}
+
 Piece Executor::piece(const Step& step) const {
-  if (program_->buffers[at(step.a)].slot == Slot::kWinners) return {step.transfer, wire::ElementType::kUint8, step.box};
-  if (!program::is_half(*program_, step)) return {step.transfer, wire::ElementType::kFloat32, step.box};
-  const auto halves = static_cast<geometry::Index>(kernels::half_message_bytes(step.box) / 2);
-  return {step.transfer, wire::ElementType::kFloat16, {{0, 1}, {0, 1}, {0, 1}, {0, halves}}};
+  const auto element = program::element_bytes(buffer(step.a).slot);
+  const auto bytes = program::message_bytes(*program_, step);
+  if (program::is_half(*program_, step)) return {step.transfer, wire::ElementType::kFloat16, flat(bytes / 2)};
+  const auto type = element == 1                ? wire::ElementType::kUint8
+                    : element == sizeof(double) ? wire::ElementType::kFloat64
+                                                : wire::ElementType::kFloat32;
+  return {step.transfer, type, step.b < 0 ? step.box : flat(bytes / element)};
 }
 
 base::Status Executor::send(std::span<const Step> steps, Mailbox& mailbox, std::uint64_t ahead) {
   const Step& step = steps.front();
   const Piece piece = this->piece(step);
-  Frame frame = mailbox.allocate(static_cast<std::size_t>(piece.box.elements()) * wire::element_bytes(piece.type));
-  if (piece.type == wire::ElementType::kUint8) {
-    const auto source = winners(step.a);
-    std::byte* to = frame.data();
-    for_each_row(step.box, [&](auto n, auto c, auto y) {
-      std::memcpy(to, &source.at(n, c, y, step.box.x.begin), at(static_cast<int>(step.box.x.size())));
-      to += step.box.x.size();
-    });
-  } else if (piece.type == wire::ElementType::kFloat16) {
-    kernels::pack_half(view(step.a), step.box, frame.bytes(), pool_);
-  } else {
-    kernels::pack(view(step.a), step.box, frame.bytes(), pool_);
+  Frame frame = mailbox.allocate(program::message_bytes(*program_, step));
+  auto rest = frame.bytes();
+  for (const Array& array : arrays(step)) {
+    const auto element = program::element_bytes(array.slot);
+    const auto part =
+        rest.first(piece.type == wire::ElementType::kFloat16 ? rest.size() : static_cast<std::size_t>(array.box.elements()) * element);
+    const FloatView floats{reinterpret_cast<float*>(array.data), array.whole};
+    if (piece.type == wire::ElementType::kFloat16)
+      kernels::pack_half(floats, array.box, part, pool_);
+    else if (piece.type == wire::ElementType::kFloat32)
+      kernels::pack(floats, array.box, part, pool_);
+    else
+      for_each_row(array.whole, array.box, element,
+                   [&](std::size_t from, std::size_t to, std::size_t bytes) { std::memcpy(part.data() + to, array.data + from, bytes); });
+    rest = rest.subspan(part.size());
   }
   auto frames = Frame::share(std::move(frame), steps.size());
+  const Lane lane = program::is_urgent(*program_, step) ? Lane::kUrgent : Lane::kBulk;
   for (std::size_t i = 0; i < steps.size(); ++i) {
-    Piece part = piece;
-    part.transfer = steps[i].transfer;
-    TESSERA_TRY(mailbox.send(steps[i].peer, Lane::kBulk, part, std::move(frames[i]), ahead));
+    Piece one = piece;
+    one.transfer = steps[i].transfer;
+    TESSERA_TRY(mailbox.send(steps[i].peer, lane, one, std::move(frames[i]), ahead));
   }
   return {};
 }
 
-base::Status Executor::receive(const Step& step, Mailbox& mailbox) {
+base::Status Executor::receive(const Step& step, Mailbox& mailbox, std::optional<std::uint64_t> run) {
   const Piece piece = this->piece(step);
-  TESSERA_ASSIGN(const Frame frame, mailbox.receive(step.peer, piece));
-  if (piece.type == wire::ElementType::kUint8) {
-    const auto target = winners(step.a);
-    const std::byte* from = frame.data();
-    for_each_row(step.box, [&](auto n, auto c, auto y) {
-      std::memcpy(&target.at(n, c, y, step.box.x.begin), from, at(static_cast<int>(step.box.x.size())));
-      from += step.box.x.size();
-    });
-  } else if (piece.type == wire::ElementType::kFloat16) {
-    if (!kernels::unpack_half(frame.bytes(), view(step.a), step.box, step.accumulate, pool_))
-      return base::error(ErrorCode::kProtocol, "participant {} sent transfer {} with an impossible exponent", step.peer, step.transfer);
-  } else if (step.accumulate) {
-    kernels::unpack_add(frame.bytes(), view(step.a), step.box, pool_);
-  } else {
-    kernels::unpack(frame.bytes(), view(step.a), step.box, pool_);
+  TESSERA_ASSIGN(const Frame frame, mailbox.receive(step.peer, piece, run));
+  auto rest = frame.bytes();
+  for (const Array& array : arrays(step)) {
+    const auto element = program::element_bytes(array.slot);
+    const auto part =
+        rest.first(piece.type == wire::ElementType::kFloat16 ? rest.size() : static_cast<std::size_t>(array.box.elements()) * element);
+    const FloatView floats{reinterpret_cast<float*>(array.data), array.whole};
+    if (!array.data) {
+      std::vector<float> values(static_cast<std::size_t>(array.box.elements()));
+      std::memcpy(values.data(), part.data(), part.size());
+      (*sink_)(step.node, array.slot, array.box, values);
+    } else if (piece.type == wire::ElementType::kFloat16) {
+      if (!kernels::unpack_half(part, floats, array.box, step.accumulate, pool_))
+        return base::error(ErrorCode::kProtocol, "participant {} sent transfer {} with an impossible exponent", step.peer, step.transfer);
+    } else if (piece.type == wire::ElementType::kFloat32) {
+      step.accumulate ? kernels::unpack_add(part, floats, array.box, pool_) : kernels::unpack(part, floats, array.box, pool_);
+    } else {
+      for_each_row(array.whole, array.box, element,
+                   [&](std::size_t to, std::size_t from, std::size_t bytes) { std::memcpy(array.data + to, part.data() + from, bytes); });
+    }
+    rest = rest.subspan(part.size());
   }
   return {};
 }
 
-base::Status Executor::send_part(const Step& step, Mailbox& mailbox, std::span<const std::byte> part, geometry::Index fields) {
-  Frame frame = mailbox.allocate(part.size());
-  std::memcpy(frame.data(), part.data(), part.size());
-  const Box box{{0, 1}, {0, graph_[step.node].out.c}, {0, 1}, {0, fields}};
-  return mailbox.send(step.peer, Lane::kUrgent, {step.transfer, wire::ElementType::kFloat64, box}, std::move(frame));
-}
+// --- memory ------------------------------------------------------------------------------------------------------------
 
-base::Status Executor::receive_part(const Step& step, Mailbox& mailbox, std::span<std::byte> part, geometry::Index fields) {
-  const Box box{{0, 1}, {0, graph_[step.node].out.c}, {0, 1}, {0, fields}};
-  TESSERA_ASSIGN(const Frame frame, mailbox.receive(step.peer, {step.transfer, wire::ElementType::kFloat64, box}));
-  std::memcpy(part.data(), frame.data(), part.size());
-  return {};
-}
-
-base::Status Executor::sum_gradient(const Step& step, Mailbox& mailbox) {
-  if (step.op == Op::kDropGradient) {
-    gradients_.drop_summed(step.node);
-    return {};
+std::byte* Executor::memory(int number) const {
+  const auto& b = buffer(number);
+  switch (b.storage) {
+    case Storage::kArena:
+    case Storage::kKept:
+      return arena_.get() + b.offset;
+    case Storage::kParameters:
+      return reinterpret_cast<std::byte*>(parameter_view(graph_, parameters_, b.node, b.slot).data);
+    case Storage::kCaller:
+      break;
   }
-  const auto own = [&] {
-    const auto window = gradients_.window(step.node);
-    TESSERA_CHECK(window.contains(step.box.x), "elements from {} of node {} are not this participant's", step.box.x.begin, step.node);
-    return FloatView{gradients_.summed(step.node).subspan(static_cast<std::size_t>(step.box.x.begin - window.begin)).data(), step.box};
-  };
-  // The coordinator sums, and gathers the sums, in place of its own part, which has been sent by then.
-  const auto sum = [&] { return self_ == 0 ? own() : FloatView{shard_.sum(step.node, step.box.x).data(), step.box}; };
-  const Piece piece{step.transfer, wire::ElementType::kFloat32, step.box};
-  if (program::is_send(step.op)) {
-    Frame frame = mailbox.allocate(at(static_cast<int>(step.box.elements())) * sizeof(float));
-    kernels::pack(step.op == Op::kSendGradient ? own() : sum(), step.box, frame.bytes(), pool_);
-    return mailbox.send(step.peer, Lane::kBulk, piece, std::move(frame));
-  }
-  if (step.op == Op::kOwnGradient) {
-    if (!step.accumulate)
-      kernels::fill(sum(), step.box, 0.0f, pool_);
-    else if (self_ != 0)
-      kernels::copy(own(), sum(), step.box, pool_);
-    return {};
-  }
-  TESSERA_ASSIGN(const Frame frame, mailbox.receive(step.peer, piece));
-  if (step.op == Op::kReceiveGradient)
-    kernels::unpack_add(frame.bytes(), sum(), step.box, pool_);
-  else
-    kernels::unpack(frame.bytes(), own(), step.box, pool_);
-  return {};
-}
-
-geometry::FloatView Executor::view(int buffer) const {
-  if (buffer < 0) return {};
-  const auto& b = program_->buffers[at(buffer)];
-  if (!b.external) return {reinterpret_cast<float*>(arena_.get() + b.offset), b.box};
   const auto found = external_.find({b.node, b.slot});
   TESSERA_CHECK(found != external_.end(), "no memory bound for {} of node {}", to_string(b.slot), b.node);
-  return {found->second, b.box};
+  return reinterpret_cast<std::byte*>(found->second);
 }
 
-geometry::View<std::uint8_t> Executor::winners(int buffer) const {
-  if (buffer < 0) return {};
-  const auto& b = program_->buffers[at(buffer)];
-  return {reinterpret_cast<std::uint8_t*>(arena_.get() + b.offset), b.box};
+FloatView Executor::view(int number) const {
+  if (number < 0) return {};
+  const auto& b = buffer(number);
+  if (b.storage == Storage::kParameters) return parameter_view(graph_, parameters_, b.node, b.slot);
+  return {reinterpret_cast<float*>(memory(number)), b.box};
+}
+
+geometry::View<std::uint8_t> Executor::winners(int number) const {
+  if (number < 0) return {};
+  return {reinterpret_cast<std::uint8_t*>(memory(number)), buffer(number).box};
+}
+
+template <typename T>
+std::span<T> Executor::statistics(int number) const {
+  return {reinterpret_cast<T*>(memory(number)), buffer(number).bytes / sizeof(T)};
+}
+
+template <typename T>
+std::span<T> Executor::part_of(std::span<T> parts, int number) const {
+  const Box& box = buffer(number).box;
+  const auto channels = static_cast<std::size_t>(box.c.size());
+  return parts.subspan(static_cast<std::size_t>(program_->self - box.n.begin) * channels, channels);
+}
+
+const float* Executor::filters(int node, geometry::Index first) const {
+  const LayerParameters& p = parameters(node);
+  return p.weights.data() + (first - p.filters.begin) * graph_.input_channels(node) * graph_[node].kernel * graph_[node].kernel;
 }
 
 kernels::NormParameters Executor::norm_parameters(int node) const {
   const LayerParameters& p = parameters(node);
   const Norm& n = norms_[at(node)];
-  const bool test = mode_ == program::Mode::kTest;
-  return {test ? p.rolling_mean.data() : n.mean.data(), test ? p.rolling_variance.data() : n.variance.data(), p.scales.data(),
-          p.biases.data(), activations_[at(node)], graph_[node].epsilon_in_root};
+  const bool test = program_->mode == program::Mode::kTest;
+  return {test ? p.rolling_mean.data() : n.mean.data(),
+          test ? p.rolling_variance.data() : n.variance.data(),
+          p.scales.data(),
+          p.biases.data(),
+          activations_[at(node)],
+          graph_[node].epsilon_in_root};
 }
 
-const float* Executor::filters(int node, geometry::Index first) const {
-  return parameters(node).weights.data() + first * graph_.input_channels(node) * graph_[node].kernel * graph_[node].kernel;
-}
-
-template <typename T>
-std::span<T> Executor::part(std::vector<T>& all, int participant, int node) const {
-  const auto channels = at(static_cast<int>(graph_[node].out.c));
-  return std::span<T>(all).subspan(at(participant) * channels, channels);
+kernels::UpdateParameters update_parameters(const graph::Graph& graph, int node, const OptimizerStep& step) {
+  return {step.learning_rate * graph[node].learning_rate_scale, step.momentum, step.decay, step.batch};
 }
 
 }  // namespace tessera::exec

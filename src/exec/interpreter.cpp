@@ -9,51 +9,44 @@
 namespace tessera::exec {
 
 struct Interpreter::Device {
-  Device(const graph::Graph& graph, const Parameters& shared, std::unique_ptr<transport::Endpoint> own_endpoint, int self,
+  Device(const graph::Graph& graph, std::optional<Parameters> parameters, std::unique_ptr<transport::Endpoint> own_endpoint,
          const InterpreterOptions& options)
       : endpoint(std::move(own_endpoint)),
         mailbox(*endpoint, 0, options.patience),
         pool(options.threads),
-        storage(self == 0 ? graph::Graph{} : graph, ParameterStorage::Holds::kReplica),
-        parameters(self == 0 ? shared : storage.parameters()),
-        executor(graph, parameters, options.backend, pool) {}
+        executor(graph, std::move(parameters), options.backend, pool) {}
 
   std::unique_ptr<transport::Endpoint> endpoint;
   Mailbox mailbox;
   base::ThreadPool pool;
-  ParameterStorage storage;
-  const Parameters& parameters;
   Executor executor;
 };
 
 Interpreter::Interpreter(const graph::Graph& graph, const Parameters& parameters,
-                         std::vector<std::unique_ptr<transport::Endpoint>> endpoints, const InterpreterOptions& options)
-    : graph_(graph) {
+                         std::vector<std::unique_ptr<transport::Endpoint>> endpoints, const InterpreterOptions& options, int host)
+    : graph_(graph), host_(host) {
   for (std::size_t p = 0; p < endpoints.size(); ++p)
-    devices_.push_back(std::make_unique<Device>(graph, parameters, std::move(endpoints[p]), static_cast<int>(p), options));
-  share_parameters();
+    devices_.push_back(std::make_unique<Device>(graph, static_cast<int>(p) == host ? std::optional(parameters) : std::nullopt,
+                                                std::move(endpoints[p]), options));
 }
 
 Interpreter::~Interpreter() = default;
 
 base::Status Interpreter::load(const graph::Graph& graph, const plan::Plan& plan, program::Mode mode) {
-  TESSERA_CHECK(plan.participants == participants(), "a plan for {}, {} endpoints", plan.participants, participants());
+  TESSERA_CHECK(plan.participants == participants() && plan.host == host_, "a plan for {} with host {}, {} endpoints", plan.participants,
+                plan.host, participants());
   TESSERA_TRY(plan::validate(plan, graph));
+  if (trained_) TESSERA_TRY(collect());
   graph_ = graph;
   programs_ = program::compile(graph, plan, mode);
-  if (held_ && !held_->covers(*programs_.sharding)) share_weights();
-  for (int p = 0; p < participants(); ++p) {
+  TESSERA_TRY(everywhere([&](int p, Device& device) {
     auto program = std::make_shared<const program::Program>(programs_.programs[static_cast<std::size_t>(p)]);
-    TESSERA_TRY(executor(p).load(graph, std::move(program), mode, p, participants(), plan.batch));
-  }
-  if (mode == program::Mode::kTrain) {
-    momentum_sharding_ = programs_.sharding;
-    share_momentum();
-  }
-  return {};
+    return device.executor.load(graph, std::move(program), plan.batch, device.mailbox);
+  }));
+  return share_parameters();
 }
 
-void Interpreter::bind(int node, program::Slot slot, float* data) { executor(0).bind(node, slot, data); }
+void Interpreter::bind(int node, program::Slot slot, float* data) { executor(host_).bind(node, slot, data); }
 
 template <typename Work>
 base::Status Interpreter::everywhere(Work work) {
@@ -84,33 +77,26 @@ base::Status Interpreter::backward(bool last) {
 }
 
 base::Status Interpreter::apply(const OptimizerStep& step) {
-  held_ = programs_.sharding;
-  return everywhere([&](int, Device& device) -> base::Status {
-    device.executor.update(step);
-    return device.executor.share_update(device.mailbox);
-  });
+  trained_ = true;
+  return everywhere([&](int, Device& device) { return device.executor.update(step, device.mailbox); });
 }
 
-void Interpreter::share_parameters() {
-  share_weights();
-  share_momentum();
+base::Status Interpreter::collect() {
+  trained_ = false;
+  const Parameters& all = executor(host_).parameters();
+  const Executor::Sink sink = [&](int node, program::Slot slot, const geometry::Box& box, std::span<const float> values) {
+    const auto target = parameter_view(graph_, all, node, slot);
+    std::ranges::copy(values, &target.at(box.n.begin, 0, 0, 0));
+  };
+  return everywhere([&](int, Device& device) { return device.executor.gather(device.mailbox, sink); });
 }
 
-void Interpreter::share_weights() {
-  std::vector<std::byte> bytes(parameter_bytes(parameters(0)));
-  write_parameters(parameters(0), bytes);
-  for (int p = 1; p < participants(); ++p) read_parameters(bytes, parameters(p));
-  held_ = nullptr;
-  for (auto& device : devices_) device->executor.weights_changed();
+base::Status Interpreter::share_parameters() {
+  for (const bool momentum : {false, true})
+    TESSERA_TRY(everywhere([&](int, Device& device) { return device.executor.scatter(device.mailbox, momentum); }));
+  return {};
 }
 
-void Interpreter::share_momentum() {
-  for (int p = 1; p < participants() && momentum_sharding_; ++p)
-    std::ranges::copy(momentum_of(parameters(0), *momentum_sharding_, p), executor(p).shard().momentum().begin());
-}
-
-Gradients& Interpreter::gradients(int participant) { return executor(participant).gradients(); }
-const Parameters& Interpreter::parameters(int participant) const { return devices_[static_cast<std::size_t>(participant)]->parameters; }
 Executor& Interpreter::executor(int participant) { return devices_[static_cast<std::size_t>(participant)]->executor; }
 const MailboxUsage& Interpreter::usage(int participant) const { return devices_[static_cast<std::size_t>(participant)]->mailbox.usage(); }
 

@@ -28,7 +28,12 @@ Mailbox::Mailbox(transport::Endpoint& endpoint, std::uint64_t session, base::Mil
 
 void Mailbox::start_run(std::uint64_t run) {
   run_ = run;
-  arrived_.erase(arrived_.begin(), arrived_.lower_bound({run, 0, 0}));
+  arrived_.erase(arrived_.begin(), arrived_.lower_bound({oldest(), 0, 0}));
+}
+
+void Mailbox::hold(std::optional<std::uint64_t> run) {
+  held_ = run;
+  arrived_.erase(arrived_.begin(), arrived_.lower_bound({oldest(), 0, 0}));
 }
 
 base::Status Mailbox::send(int participant, transport::Lane lane, const Piece& piece, transport::Frame payload, std::uint64_t ahead) {
@@ -48,9 +53,9 @@ base::Status Mailbox::send(int participant, transport::Lane lane, const Piece& p
   return status;
 }
 
-base::Result<transport::Frame> Mailbox::receive(int participant, const Piece& piece) {
+base::Result<transport::Frame> Mailbox::receive(int participant, const Piece& piece, std::optional<std::uint64_t> run) {
   const int peer = endpoint_number(participant);
-  const Key key{run_, peer, piece.transfer};
+  const Key key{run.value_or(run_), peer, piece.transfer};
   const auto start = base::Clock::now();
   const auto deadline = base::Deadline::after(patience_);
   auto found = arrived_.find(key);
@@ -93,7 +98,7 @@ void Mailbox::keep(transport::Incoming incoming) {
   // A peer that sends what cannot be decoded costs itself the transfer: nobody gets it, and the wait for it ends in
   // an error that names the peer.
   if (!header || header->kind != wire::MessageKind::kTensor || !wire::check_payload(*header, incoming.payload.bytes())) return;
-  if (header->session != session_ || header->run < run_ || header->run > run_ + kMostRunsAhead) return;
+  if (header->session != session_ || header->run < oldest() || header->run > run_ + kMostRunsAhead) return;
   usage_.received_bytes += incoming.payload.size() + wire::kHeaderBytes;
   arrived_.insert_or_assign({header->run, incoming.peer, header->transfer}, Arrived{*header, std::move(incoming.payload)});
 }

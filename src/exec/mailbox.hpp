@@ -1,9 +1,11 @@
 // Pieces of tensors between participants: an endpoint's messages, matched to the steps that wait for them.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <set>
 #include <tuple>
 #include <vector>
@@ -44,17 +46,22 @@ class Mailbox {
   // Messages carry the number of the run they belong to. Starting run n drops what is left of runs before n; messages of
   // the kMostRunsAhead runs after it are kept.
   void start_run(std::uint64_t run);
+  std::uint64_t run() const { return run_; }
+  // Messages of this run and those after it are kept although newer ones start, until it is called without one.
+  void hold(std::optional<std::uint64_t> run);
 
   transport::Frame allocate(std::size_t bytes) { return endpoint_.allocate(bytes); }
   // `ahead`: how many runs later the receiver will ask for it.
   [[nodiscard]] base::Status send(int participant, transport::Lane lane, const Piece& piece, transport::Frame payload,
                                   std::uint64_t ahead = 0);
-  // Waits for exactly this piece from this participant. Errors: kPeerLost, kTimeout, kAborted, kProtocol.
-  [[nodiscard]] base::Result<transport::Frame> receive(int participant, const Piece& piece);
+  // Waits for exactly this piece from this participant, of this run or one that is held. Errors: kPeerLost, kTimeout, kAborted,
+  // kProtocol.
+  [[nodiscard]] base::Result<transport::Frame> receive(int participant, const Piece& piece, std::optional<std::uint64_t> run = {});
 
   // The current wait and every later one fail with kAborted until resume().
   void abort();
   void resume() { aborted_ = false; }
+  bool aborted() const { return aborted_; }
 
   // Endpoint number that the last kPeerLost or kTimeout blamed, -1 before any.
   int blamed() const { return blamed_; }
@@ -71,6 +78,7 @@ class Mailbox {
   };
 
   int endpoint_number(int participant) const { return members_.empty() ? participant : members_[static_cast<std::size_t>(participant)]; }
+  std::uint64_t oldest() const { return held_ ? std::min(*held_, run_) : run_; }
   // Takes one message, if any comes before the deadline, into arrived_.
   base::Status take_one(base::Deadline deadline);
   void keep(transport::Incoming incoming);
@@ -80,6 +88,7 @@ class Mailbox {
   const base::Milliseconds patience_;
   std::vector<int> members_;
   std::uint64_t run_ = 0;
+  std::optional<std::uint64_t> held_;
   std::map<Key, Arrived> arrived_;
   std::set<int> lost_;
   std::atomic<bool> aborted_ = false;

@@ -1,41 +1,81 @@
 #include "exec/parameters.hpp"
 
-#include <algorithm>
-#include <cstring>
-
 #include "base/check.hpp"
-#include "wire/hash.hpp"
 
 namespace tessera::exec {
 
+using geometry::Box;
+using geometry::Index;
+using geometry::Range;
+using program::Slot;
+
 namespace {
 
-struct Sizes {
-  std::size_t weights = 0, channels = 0;
-  bool batch_normalize = false;
-};
+std::vector<Range> all_filters(const graph::Graph& graph) {
+  std::vector<Range> filters;
+  for (const auto& layer : graph.layers) filters.push_back(layer.trainable() ? Range{0, layer.out.c} : Range{});
+  return filters;
+}
 
-Sizes sizes(const graph::Graph& graph, int node) {
-  const auto& layer = graph[node];
-  if (!layer.trainable()) return {};
-  return {static_cast<std::size_t>(graph.weights(node)), static_cast<std::size_t>(layer.out.c), layer.batch_normalize};
+std::size_t filter_elements(const graph::Graph& graph, int node) {
+  return graph[node].trainable() ? static_cast<std::size_t>(graph.weights(node) / graph[node].out.c) : 0;
 }
 
 }  // namespace
 
-std::vector<std::span<float>> replicated_arrays(const LayerParameters& l) {
-  const bool normalized = !l.scales.empty();
-  return {l.weights,      l.biases, l.scales, l.rolling_mean, l.rolling_variance, normalized ? l.bias_updates : std::span<float>(),
-          l.scale_updates};
+geometry::FloatView parameter_view(const graph::Graph& graph, const Parameters& parameters, int node, Slot slot) {
+  const LayerParameters& l = parameters.layers[static_cast<std::size_t>(node)];
+  const Index kernel = graph[node].kernel;
+  const auto rows = [&](std::span<float> array, Range filters) -> geometry::FloatView {
+    return {array.data(), {filters, {0, graph.input_channels(node)}, {0, kernel}, {0, kernel}}};
+  };
+  const auto vector = [](std::span<float> array, Range filters) -> geometry::FloatView {
+    return {array.data(), array.empty() ? Box{} : Box{filters, {0, 1}, {0, 1}, {0, 1}}};
+  };
+  const Range all{0, graph[node].out.c};
+  switch (slot) {
+    case Slot::kWeights:
+      return rows(l.weights, l.filters);
+    case Slot::kMomentum:
+      return rows(l.weight_updates, l.home);
+    case Slot::kBiases:
+      return vector(l.biases, all);
+    case Slot::kScales:
+      return vector(l.scales, all);
+    case Slot::kRollingMean:
+      return vector(l.rolling_mean, all);
+    case Slot::kRollingVariance:
+      return vector(l.rolling_variance, all);
+    case Slot::kBiasMomentum:
+      return vector(l.bias_updates, l.home);
+    case Slot::kScaleMomentum:
+      return vector(l.scale_updates, l.home);
+    default:
+      TESSERA_CHECK(false, "{} is no parameter", to_string(slot));
+      return {};
+  }
 }
 
-ParameterStorage::ParameterStorage(const graph::Graph& graph, Holds holds) {
-  const bool everything = holds == Holds::kEverything;
+void for_each_array(const LayerParameters& l, const std::function<void(std::span<float>)>& visit) {
+  for (const auto& array :
+       {l.weights, l.biases, l.scales, l.rolling_mean, l.rolling_variance, l.weight_updates, l.bias_updates, l.scale_updates})
+    visit(array);
+}
+
+ParameterStorage::ParameterStorage(const graph::Graph& graph) : ParameterStorage(graph, all_filters(graph), all_filters(graph)) {}
+
+ParameterStorage::ParameterStorage(const graph::Graph& graph, const std::vector<Range>& filters, const std::vector<Range>& home) {
+  const auto sizes = [&](int node, const auto& use) {
+    const auto row = filter_elements(graph, node);
+    const auto channels = row ? static_cast<std::size_t>(graph[node].out.c) : 0, norm = graph[node].batch_normalize ? channels : 0;
+    const Range stored = filters[static_cast<std::size_t>(node)], own = home[static_cast<std::size_t>(node)];
+    const auto owned = static_cast<std::size_t>(own.size());
+    use(stored, own, row * static_cast<std::size_t>(stored.size()), channels, norm, row * owned, owned, norm ? owned : 0);
+  };
   std::size_t total = 0;
-  for (int node = 0; node < graph.size(); ++node) {
-    const Sizes s = sizes(graph, node);
-    total += (everything ? 2 : 1) * s.weights + (s.batch_normalize ? 6 : everything ? 2 : 1) * s.channels;
-  }
+  for (int node = 0; node < graph.size(); ++node)
+    sizes(node, [&](Range, Range, std::size_t weights, std::size_t channels, std::size_t norm, std::size_t momentum, std::size_t bias,
+                    std::size_t scale) { total += weights + channels + 3 * norm + momentum + bias + scale; });
   memory_.resize(total);
   float* next = memory_.data();
   const auto take = [&](std::size_t count) {
@@ -43,70 +83,24 @@ ParameterStorage::ParameterStorage(const graph::Graph& graph, Holds holds) {
     next += count;
     return span;
   };
-  for (int node = 0; node < graph.size(); ++node) {
-    const Sizes s = sizes(graph, node);
-    const std::size_t norm = s.batch_normalize ? s.channels : 0;
-    LayerParameters& l = parameters_.layers.emplace_back();
-    l.weights = take(s.weights);
-    l.biases = take(s.channels);
-    l.scales = take(norm);
-    l.rolling_mean = take(norm);
-    l.rolling_variance = take(norm);
-    l.weight_updates = take(everything ? s.weights : 0);
-    l.bias_updates = take(everything || s.batch_normalize ? s.channels : 0);
-    l.scale_updates = take(norm);
+  for (int node = 0; node < graph.size(); ++node)
+    sizes(node, [&](Range stored, Range own, std::size_t weights, std::size_t channels, std::size_t norm, std::size_t momentum,
+                    std::size_t bias, std::size_t scale) {
+      LayerParameters& l = parameters_.layers.emplace_back();
+      l.filters = stored, l.home = own;
+      l.weights = take(weights), l.biases = take(channels), l.scales = take(norm), l.rolling_mean = take(norm),
+      l.rolling_variance = take(norm);
+      l.weight_updates = take(momentum), l.bias_updates = take(bias), l.scale_updates = take(scale);
+    });
+}
+
+bool ParameterStorage::covers(const std::vector<Range>& filters, const std::vector<Range>& home) const {
+  if (filters.size() != parameters_.layers.size()) return false;
+  for (std::size_t node = 0; node < filters.size(); ++node) {
+    const LayerParameters& l = parameters_.layers[node];
+    if (!l.filters.contains(filters[node]) || (!home[node].empty() && !(l.home == home[node]))) return false;
   }
-}
-
-std::uint64_t parameters_hash(const Parameters& parameters) {
-  wire::ContentHasher hasher;
-  for (const auto& layer : parameters.layers)
-    for (const auto& array : replicated_arrays(layer)) hasher.add(std::as_bytes(array));
-  return hasher.value();
-}
-
-std::size_t parameter_bytes(const Parameters& parameters) {
-  std::size_t bytes = 0;
-  for (const auto& layer : parameters.layers)
-    for (const auto& array : replicated_arrays(layer)) bytes += array.size_bytes();
-  return bytes;
-}
-
-namespace {
-
-// Calls copy(array bytes, piece offset, count) for every part of an array that lies in [offset, offset + size).
-template <typename Copy>
-void for_each_part(const Parameters& parameters, std::size_t offset, std::size_t size, Copy copy) {
-  TESSERA_CHECK(offset + size <= parameter_bytes(parameters), "{} bytes at {} of {}", size, offset, parameter_bytes(parameters));
-  std::size_t at = 0;
-  for (const auto& layer : parameters.layers)
-    for (const auto& array : replicated_arrays(layer)) {
-      const std::size_t begin = std::max(at, offset), end = std::min(at + array.size_bytes(), offset + size);
-      if (begin < end) copy(reinterpret_cast<std::byte*>(array.data()) + (begin - at), begin - offset, end - begin);
-      at += array.size_bytes();
-    }
-}
-
-}  // namespace
-
-void write_parameters(const Parameters& parameters, std::size_t offset, std::span<std::byte> bytes) {
-  for_each_part(parameters, offset, bytes.size(),
-                [&](const std::byte* array, std::size_t at, std::size_t count) { std::memcpy(bytes.data() + at, array, count); });
-}
-
-void read_parameters(std::span<const std::byte> bytes, std::size_t offset, const Parameters& parameters) {
-  for_each_part(parameters, offset, bytes.size(),
-                [&](std::byte* array, std::size_t at, std::size_t count) { std::memcpy(array, bytes.data() + at, count); });
-}
-
-void write_parameters(const Parameters& parameters, std::span<std::byte> bytes) {
-  TESSERA_CHECK(bytes.size() == parameter_bytes(parameters), "{} bytes for {}", bytes.size(), parameter_bytes(parameters));
-  write_parameters(parameters, 0, bytes);
-}
-
-void read_parameters(std::span<const std::byte> bytes, const Parameters& parameters) {
-  TESSERA_CHECK(bytes.size() == parameter_bytes(parameters), "{} bytes for {}", bytes.size(), parameter_bytes(parameters));
-  read_parameters(bytes, 0, parameters);
+  return true;
 }
 
 }  // namespace tessera::exec

@@ -24,13 +24,14 @@ std::vector<Range> cut(Index size, const std::vector<double>& shares) {
 
 std::vector<Box> cut(Index batch, const Shape& shape, const GridShares& grid) {
   std::vector<Box> boxes;
-  const auto rows = cut(shape.y, grid.rows), columns = cut(shape.x, grid.columns);
+  const auto channels = cut(shape.c, grid.channels), rows = cut(shape.y, grid.rows), columns = cut(shape.x, grid.columns);
   for (const Range& n : cut(batch, grid.samples))
-    for (const Range& y : rows)
-      for (const Range& x : columns) {
-        const Box box{n, {0, shape.c}, y, x};
-        boxes.push_back(box.empty() ? Box{} : box);
-      }
+    for (const Range& c : channels)
+      for (const Range& y : rows)
+        for (const Range& x : columns) {
+          const Box box{n, c, y, x};
+          boxes.push_back(box.empty() ? Box{} : box);
+        }
   return boxes;
 }
 

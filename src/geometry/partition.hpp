@@ -12,14 +12,16 @@ namespace tessera::geometry {
 // places.
 std::vector<Range> cut(Index size, const std::vector<double>& shares);
 
-// The boxes of a grid: samples × rows × columns, with channels whole. The box of cell (n, y, x) is at
-// (n * rows + y) * columns + x.
+// The boxes of a grid: samples x channels x rows x columns. The box of cell (n, c, y, x) is at
+// ((n * channels + c) * rows + y) * columns + x.
 struct GridShares {
   std::vector<double> samples = {1.0};
+  std::vector<double> channels = {1.0};
   std::vector<double> rows = {1.0};
   std::vector<double> columns = {1.0};
 
-  std::size_t cells() const { return samples.size() * rows.size() * columns.size(); }
+  std::size_t cells() const { return samples.size() * channels.size() * rows.size() * columns.size(); }
+  friend bool operator==(const GridShares&, const GridShares&) = default;
 };
 std::vector<Box> cut(Index batch, const Shape& shape, const GridShares& grid);
 

@@ -55,9 +55,10 @@ std::vector<Backend> built_backends();
 
 // The boxes each pass of a layer will be called with (empty: never called).
 struct ConvolutionWork {
-  Box forward;           // of the output
-  Box backward_data;     // of the input
-  Box backward_weights;  // of the output
+  Box forward;                  // of the output
+  Box backward_data;            // of the input
+  Range backward_filters = {};  // from which of them; empty: all
+  Box backward_weights;         // of the output
 };
 
 // One object per (layer, backend). Calls come from one thread at a time and use the pool given at construction.

@@ -134,7 +134,8 @@ class OnednnConvolution final : public Convolution {
     const Range all_in{0, shape_.in_c}, all_out{0, shape_.out_c};
     if (!work.forward.empty()) add(plan(cut(shape_, Pass::kForward, work.forward, all_in, work.forward.c, 1, pool_.size())));
     if (!work.backward_data.empty())
-      add(plan(cut(shape_, Pass::kBackwardData, work.backward_data, work.backward_data.c, all_out, 1, pool_.size())));
+      add(plan(cut(shape_, Pass::kBackwardData, work.backward_data, work.backward_data.c,
+                   work.backward_filters.empty() ? all_out : work.backward_filters, 1, pool_.size())));
     if (!work.backward_weights.empty()) bytes = std::max(bytes, threads() * plan_gradient(work.backward_weights).thread_bytes());
     return bytes;
   }

@@ -37,7 +37,7 @@ struct Trial {
   Trial(const ConvolutionShape& shape, bool training, bool first)
       : in_box(Box::whole(1, {shape.in_c, shape.in_y, shape.in_x})),
         out_box(Box::whole(1, {shape.out_c, shape.out_y(), shape.out_x()})),
-        work{out_box, training && !first ? in_box : Box{}, training ? out_box : Box{}},
+        work{out_box, training && !first ? in_box : Box{}, {}, training ? out_box : Box{}},
         input(random_values(in_box.elements())),
         output(random_values(out_box.elements())),
         weights(random_values(shape.weight_elements())),
@@ -123,8 +123,8 @@ std::string cpu_model() {
 }
 
 std::string cache_key(std::span<const ConvolutionShape> layers, bool training, int threads) {
-  std::string key = fmt::format("{} |{} threads | {} | {} | {}", cpu_model(), threads, blas_version(), onednn_version(),
-                                training ? "training" : "inference");
+  std::string key = fmt::format("{} |{} threads | {} | {} | {} | {}", cpu_model(), threads, blas_version(), onednn_version(),
+                                winograd_version(), training ? "training" : "inference");
   for (const auto& l : layers) key += fmt::format(" | {}x{}x{} {} {}/{}/{}", l.in_x, l.in_y, l.in_c, l.out_c, l.kernel, l.stride, l.pad);
   return key;
 }

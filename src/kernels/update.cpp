@@ -1,6 +1,9 @@
 #include "kernels/update.hpp"
 
 #include <algorithm>
+#include <atomic>
+#include <bit>
+#include <cstdint>
 
 #include "base/check.hpp"
 
@@ -53,6 +56,19 @@ void update_weights(const UpdateParameters& parameters, std::span<float> weights
 void update_biases(const UpdateParameters& parameters, std::span<float> biases, std::span<float> updates, std::span<const float> gradient,
                    base::ThreadPool& pool) {
   update<false>(parameters, biases, updates, gradient, pool);
+}
+
+bool all_finite(std::span<const float> values, base::ThreadPool& pool) {
+  const auto count = static_cast<std::ptrdiff_t>(values.size());
+  std::atomic<bool> finite = true;
+  pool.parallel_for((count + kElementsPerTask - 1) / kElementsPerTask, [&](std::ptrdiff_t task, int) {
+    const std::ptrdiff_t begin = task * kElementsPerTask, end = std::min(count, begin + kElementsPerTask);
+    std::uint32_t largest = 0;  // infinities and NaN have the largest exponent there is
+    for (std::ptrdiff_t i = begin; i < end; ++i)
+      largest = std::max(largest, std::bit_cast<std::uint32_t>(values[static_cast<std::size_t>(i)]) & 0x7fffffffu);
+    if (largest >= 0x7f800000u) finite = false;
+  });
+  return finite;
 }
 
 }  // namespace tessera::kernels

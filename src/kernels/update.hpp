@@ -24,4 +24,7 @@ void update_weights(const UpdateParameters& parameters, std::span<float> weights
 void update_biases(const UpdateParameters& parameters, std::span<float> biases, std::span<float> updates, std::span<const float> gradient,
                    base::ThreadPool& pool);
 
+// No value is infinite or NaN.
+bool all_finite(std::span<const float> values, base::ThreadPool& pool);
+
 }  // namespace tessera::kernels

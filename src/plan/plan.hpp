@@ -1,4 +1,6 @@
-// A plan: for every tensor of a graph, which box each participant owns, and where fused groups begin and end.
+// A plan: for every array of a training, which box of it is at home on which participant, and where fused groups begin and
+// end. Homes of one array are disjoint and cover it. What home means depends on the array: an activation's home computes it
+// and answers for its delta; a weight's sums its gradient, keeps its momentum and updates it; an input's makes it.
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>
@@ -17,13 +19,23 @@ using geometry::Index;
 // Elements of halos and activations on the wire. fp16 is approximate and never a default.
 enum class WireType { kFloat32, kFloat16 };
 
-// Participant 0 is the coordinator: it holds the range's inputs and takes its delivered tensors whatever it owns.
+// Where a layer's batch statistics are merged: on one participant, which sends the result to all who need it, or on everybody.
+inline constexpr int kMergedByAll = -1;
+
 struct Plan {
   Index batch = 0;
   int participants = 1;
-  // [node][participant]; the boxes of a node are disjoint and cover its tensor. For input nodes: who computes that
-  // part of its delta.
+  // Layers that are not in the graph run on this participant: it makes the graph's inputs, takes delivered tensors and gives their
+  // deltas. It need not own anything else.
+  int host = 0;
+  // [node][participant]: boxes of the node's tensor. For input nodes: who computes that part of its delta.
   std::vector<std::vector<Box>> owned;
+  // [node][participant], inputs only (empty rows for layers): who makes which box.
+  std::vector<std::vector<Box>> made;
+  // [node][participant]: boxes (filter, input channel, ky, kx) of the node's weights, whole filters; biases, scales and rolling
+  // statistics are at home with their filter. Empty boxes for layers without weights.
+  std::vector<std::vector<Box>> weights;
+  std::vector<int> statistics;  // [node]: kMergedByAll, or the participant that merges the parts
   // Nodes, ascending. Forward: the first layer of each group (the range's first layer always is one). Backward: the
   // last layer of each group (the range's last layer always is one).
   std::vector<int> forward_starts;
@@ -38,9 +50,24 @@ struct Plan {
   // An update follows every pass: no gradient is kept from one pass to the next, and those of weights live among the tensors.
   bool single_pass = false;
 
-  const Box& box(int node, int participant) const { return owned[static_cast<std::size_t>(node)][static_cast<std::size_t>(participant)]; }
+  const Box& box(int node, int participant) const { return at(owned, node, participant); }
+  // Filters whose parameters are at home there.
+  geometry::Range filters(int node, int participant) const { return at(weights, node, participant).n; }
+  // What `participant` can give of a tensor: of an input what it makes, else what it owns.
+  const Box& source(int node, int participant) const {
+    return made[static_cast<std::size_t>(node)].empty() ? box(node, participant) : at(made, node, participant);
+  }
   friend bool operator==(const Plan&, const Plan&) = default;
+
+ private:
+  static const Box& at(const std::vector<std::vector<Box>>& table, int node, int participant) {
+    return table[static_cast<std::size_t>(node)][static_cast<std::size_t>(participant)];
+  }
 };
+
+// The node's layer is cut along channels: its owners have some filters each, and parts of the delta of its input that have to be
+// added up.
+bool cut_along_channels(const Plan& plan, const graph::Graph& graph, int node);
 
 // Group number of every node, by forward starts or backward ends; -1 for input nodes.
 std::vector<int> forward_groups(const Plan& plan, const graph::Graph& graph);
@@ -51,24 +78,33 @@ std::vector<bool> contributors(const Plan& plan);
 
 base::Status validate(const Plan& plan, const graph::Graph& graph);
 
+// A run of layers that are cut the same way, up to `end` (a node, exclusive).
+struct Segment {
+  int end = 0;
+  geometry::GridShares cut;
+  // Participant of each cell of the cut, in cell order. A participant has at most one cell.
+  std::vector<int> participants;
+};
+
 // How to cut, independent of batch and image size, so that a plan can be made again for another of either.
 struct Layout {
-  geometry::GridShares grid;
-  // Participant of each grid cell, in cell order. A participant has at most one cell.
-  std::vector<int> participants;
+  std::vector<Segment> segments;  // ascending; the last one goes to the end of the graph. Inputs' deltas are cut as the first
   int participant_count = 1;
+  int host = 0;
   std::vector<int> forward_starts;  // nodes; empty: every layer its own group
   std::vector<int> backward_ends;   // nodes; empty: every layer its own group
   WireType wire = WireType::kFloat32;
   bool recompute = false;
   bool boundary_first = false;
   bool single_pass = false;
-  // Nodes that are cut along channels instead, each in groups of its own, by the shares of `participants`, in their order.
-  geometry::Range channel_nodes = {};
-  std::vector<double> channel_shares = {};
+  bool merge_at_home = false;  // statistics go to one participant each instead of all
+
+  // The segment of a node; inputs belong to the first.
+  const Segment& segment(int node) const;
 };
 
-// Every tensor is cut by the same grid, but for those cut along channels. Errors: a layout that does not fit the graph.
+// Groups begin and end at least where segments do, and at every layer that is cut along channels. Weights are at home with those who
+// compute their gradient, divided evenly. Errors: a layout that does not fit the graph.
 base::Result<Plan> make_plan(const graph::Graph& graph, Index batch, const Layout& layout);
 
 nlohmann::json to_json(const Plan& plan);

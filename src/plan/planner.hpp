@@ -45,6 +45,7 @@ struct LayoutRequest {
   };
   BoundaryFirst boundary_first = BoundaryFirst::kOff;
   bool single_pass = false;  // Plan::single_pass
+  int host = 0;              // Plan::host
 };
 
 // Seconds one iteration takes under a plan; infinity when it is not possible (too much memory). Provided by the caller
@@ -66,7 +67,7 @@ struct SmallerCluster {
   double seconds = 0;
 };
 
-// The cost of a plan for a session of `members` only: the plan's participant p is participant members[p] of the whole.
+// The cost of a plan for a session of `members` only: the plan's participant p is participant members[p] of the whole, the host first.
 using MembersCost = std::function<double(const Plan&, const std::vector<int>& members)>;
 
 // Whether a session with fewer of the devices (and the coordinator) would be clearly faster, by a twentieth or more, than

@@ -2,11 +2,11 @@
 
 #include <functional>
 #include <map>
+#include <optional>
+#include <tuple>
 
 #include "base/check.hpp"
 #include "graph/footprint.hpp"
-#include "program/gradient_chunks.hpp"
-#include "program/regions.hpp"
 
 namespace tessera::program {
 
@@ -19,93 +19,138 @@ namespace {
 
 std::size_t at(int i) { return static_cast<std::size_t>(i); }
 
-// Emits the programs of all participants side by side, so that both ends of every transfer are made together.
+// What is reduced in one round is about this many elements for every home: little is on the way beside the tensors.
+constexpr Index kLargestChunk = Index{1} << 16;
+// Parameters travel in messages of up to this many elements.
+constexpr Index kLargestPiece = Index{1} << 18;
+constexpr Index kMomentFields = 3, kSumFields = 2;
+
+Box by_filter(Range filters) { return filters.empty() ? Box{} : Box{filters, {0, 1}, {0, 1}, {0, 1}}; }
+
+// Emits the steps of one participant. Both ends of a transfer are made from the same boxes in the same order, each by its own
+// compiler.
 class Compiler {
  public:
-  Compiler(const Graph& graph, const Plan& plan, Mode mode)
-      : graph_(graph), plan_(plan), mode_(mode), regions_(program::regions(graph, plan, mode)), uses_(graph::uses(graph)) {
-    set_.mode = mode;
-    set_.single_pass = plan.single_pass;
-    set_.programs.resize(at(plan.participants));
-    slots_.resize(at(plan.participants));
-    recomputed_.resize(plan.forward_starts.size() + 1);  // groups count from 1
-    delayed_.resize(at(plan.participants));
-    unsummed_.resize(at(plan.participants));
-    set_.sharding = std::make_shared<const Sharding>(sharding(graph, plan, weights_read()));
-    for (const GradientChunk& chunk : set_.sharding->chunks) chunks_[chunk.node].push_back(chunk);
-    has_delta_.assign(graph.layers.size(), std::vector<bool>(at(plan.participants)));
+  Compiler(const Graph& graph, const Plan& plan, const Regions& regions, Mode mode, int self)
+      : graph_(graph),
+        plan_(plan),
+        mode_(mode),
+        self_(self),
+        regions_(regions),
+        uses_(graph::uses(graph)),
+        recomputed_(plan.forward_starts.size() + 1) {
+    has_delta_.resize(graph.layers.size());
+    program_.mode = mode;
+    program_.self = self;
+    program_.participants = plan.participants;
+    program_.wire = plan.wire;
   }
 
-  ProgramSet compile() {
-    forward();
-    if (mode_ == Mode::kTrain) backward();
-    for (int p = 0; p < plan_.participants; ++p) {
-      Program& program = set_.programs[at(p)];
-      program.wire = plan_.wire;
-      program.sharding = set_.sharding;
-      for (int node = 0; node < graph_.size(); ++node) program.gradient_windows.push_back(window(p, node));
-      plan_memory(program);
+  Program compile() {
+    parameters();
+    begin(Phase::kLoad), load();
+    begin(Phase::kForward), forward();
+    if (mode_ == Mode::kTrain) {
+      begin(Phase::kBackward), backward();
+      begin(Phase::kUpdate), update();
+      begin(Phase::kShare), share();
+      begin(Phase::kGather), gather();
+      begin(Phase::kScatterMomentum), scatter_momentum();
     }
-    return std::move(set_);
+    begin(Phase::kScatter), scatter();
+    plan_memory(program_);
+    return std::move(program_);
   }
 
  private:
-  // --- weights ---------------------------------------------------------------------------------------------------
+  using Steps = std::vector<Step>;
 
-  std::vector<std::vector<WeightsRead>> weights_read() const {
-    std::vector<std::vector<WeightsRead>> reads(graph_.layers.size(), std::vector<WeightsRead>(at(plan_.participants)));
-    for (int node = graph_.first_layer(); node < graph_.size(); ++node)
-      for (int p = 0; p < plan_.participants && graph_[node].trainable(); ++p) {
-        WeightsRead& read = reads[at(node)][at(p)];
-        read.filters = regions_.at(regions_.computed, node, p).c;
-        const int source = graph_[node].inputs[0];
-        if (mode_ == Mode::kTrain && graph_[node].backward && graph_[source].backward)
-          read.channels = contribution_box(regions_, plan_, {node, 0}, source, p).c;
-      }
-    return reads;
+  // --- who needs what ----------------------------------------------------------------------------------------------
+
+  int participants() const { return plan_.participants; }
+  const Box& owned(int node) const { return plan_.box(node, self_); }
+  const Box& region(const Regions::Table& table, int node) const { return regions_.at(table, node, self_); }
+  bool is_input(int node) const { return graph_[node].kind == LayerKind::kInput; }
+  Box whole(int node) const { return Box::whole(plan_.batch, graph_[node].out); }
+  bool is_host() const { return self_ == plan_.host; }
+
+  // Calls visit(peer) for all others, beginning with the next one, so that not all turn to the same peer at once.
+  template <typename Visit>
+  void for_others(Visit visit) const {
+    for (int i = 1; i < participants(); ++i) visit((self_ + i) % participants());
   }
 
-  // The coordinator gathers the sums of all in place of its own part.
-  geometry::Range window(int p, int node) const {
-    return p == 0 ? geometry::Range{0, summed_elements(graph_, node)} : gradient_window(graph_, plan_, node, p);
+  // Statistics, biases and scales of the layer are used there.
+  bool normalizes(int node, int p) const {
+    return !regions_.at(regions_.held, node, p).empty() || !regions_.at(regions_.delta, node, p).empty() ||
+           !plan_.filters(node, p).empty() || plan_.statistics[at(node)] == p;
   }
 
-  // Has a part of this chunk.
-  bool gives(int p, const GradientChunk& chunk) const {
-    return set_.sharding->by_channels[at(chunk.node)] ? p == chunk.owner : !plan_.box(chunk.node, p).empty();
+  // Filters whose weights are read or owned there.
+  Range stored_filters(int node, int p) const {
+    if (!graph_[node].trainable()) return {};
+    const Range used = geometry::hull(regions_.at(regions_.computed, node, p).c, regions_.at(regions_.delta, node, p).c);
+    return geometry::hull(used, plan_.filters(node, p));
+  }
+
+  Box weights_of(int node, Range filters) const {
+    if (filters.empty()) return {};
+    const Index kernel = graph_[node].kernel;
+    return {filters, {0, graph_.input_channels(node)}, {0, kernel}, {0, kernel}};
+  }
+  Index filter_elements(int node) const { return weights_of(node, {0, 1}).elements(); }
+
+  // `filters` in runs of up to `most` elements of weights.
+  std::vector<Range> pieces(int node, Range filters, Index most) const {
+    std::vector<Range> result;
+    const Index step = std::max<Index>(1, most / filter_elements(node));
+    for (Index first = filters.begin; first < filters.end; first += step) result.push_back({first, std::min(filters.end, first + step)});
+    return result;
+  }
+
+  void parameters() {
+    for (int node = 0; node < graph_.size(); ++node) {
+      program_.stored_filters.push_back(stored_filters(node, self_));
+      program_.home_filters.push_back(graph_[node].trainable() && mode_ == Mode::kTrain ? plan_.filters(node, self_) : Range{});
+      if (!graph_[node].trainable()) continue;
+      const Index vectors = graph_[node].batch_normalize ? 4 : 1, momentum = graph_[node].batch_normalize ? 2 : 1;
+      const Index elements = filter_elements(node) * (program_.stored_filters.back().size() + program_.home_filters.back().size()) +
+                             vectors * graph_[node].out.c + momentum * program_.home_filters.back().size();
+      program_.parameter_bytes += static_cast<std::size_t>(elements) * sizeof(float);
+    }
   }
 
   // --- buffers ---------------------------------------------------------------------------------------------------
 
-  // The participant's buffer for (node, slot), made on first use. -1 when its box is empty.
-  int buffer(int p, int node, Slot slot, const Box& box, bool external = false) {
+  // The buffer for (node, slot), made on first use. -1 when its box is empty.
+  int buffer(int node, Slot slot, const Box& box, Storage storage = Storage::kArena) {
     if (box.empty()) return -1;
-    auto& known = slots_[at(p)];
-    const auto found = known.find({node, slot});
-    if (found != known.end()) return found->second;
-    Program& program = set_.programs[at(p)];
-    program.buffers.push_back({node, slot, box, static_cast<std::size_t>(box.elements()) * element_bytes(slot), external, 0, -1, -1});
-    return known[{node, slot}] = static_cast<int>(program.buffers.size()) - 1;
+    const auto found = slots_.find({node, slot});
+    if (found != slots_.end()) return found->second;
+    program_.buffers.push_back({node, slot, box, static_cast<std::size_t>(box.elements()) * element_bytes(slot), storage, 0, -1, -1});
+    return slots_[{node, slot}] = static_cast<int>(program_.buffers.size()) - 1;
   }
+  bool has_buffer(int node, Slot slot) const { return slots_.contains({node, slot}); }
 
   // Forgets the buffer, so that the next use of (node, slot) makes another one with a life of its own.
-  void retire(int p, int node, Slot slot) { slots_[at(p)].erase({node, slot}); }
+  void retire(int node, Slot slot) { slots_.erase({node, slot}); }
 
-  bool is_input(int node) const { return graph_[node].kind == LayerKind::kInput; }
-  Box whole(int node) const { return Box::whole(plan_.batch, graph_[node].out); }
-
-  int stored(int p, int node) {
-    if (is_input(node) && p == 0) return buffer(p, node, Slot::kStored, whole(node), true);
-    return buffer(p, node, Slot::kStored, regions_.at(regions_.held, node, p));
+  int stored(int node) {
+    if (is_input(node)) {
+      const Box& made = plan_.source(node, self_);
+      TESSERA_CHECK(made.empty() || made.contains(region(regions_.held, node)), "input {} is made in part only", node);
+      if (!made.empty()) return buffer(node, Slot::kStored, made, Storage::kCaller);
+    }
+    return buffer(node, Slot::kStored, region(regions_.held, node));
   }
 
   // True when the layer's output is made from its stored tensor by normalisation.
   bool normalized(int node) const { return mode_ == Mode::kTrain && graph_[node].batch_normalize; }
 
   // The layer's output in the forward pass.
-  int output(int p, int node) {
-    if (!normalized(node)) return stored(p, node);
-    return buffer(p, node, Slot::kActive, regions_.at(regions_.forward_held, node, p));
+  int output(int node) {
+    if (!normalized(node)) return stored(node);
+    return buffer(node, Slot::kActive, region(regions_.forward_held, node));
   }
 
   // A batch-normalised layer that only a max-pool reads, whose windows do not overlap: the pool normalises what it reads, and
@@ -114,235 +159,330 @@ class Compiler {
     const auto& uses = uses_[at(node)];
     if (!graph_[node].batch_normalize || graph_[node].delivered || uses.size() != 1) return false;
     const auto& reader = graph_[uses[0].layer];
-    const auto fetches = [&](const std::vector<Fetch>& group) {
-      return std::any_of(group.begin(), group.end(), [&](const Fetch& f) { return f.node == node; });
-    };
-    return reader.kind == LayerKind::kMaxpool && reader.kernel <= reader.stride &&
-           std::none_of(regions_.forward_fetches.begin(), regions_.forward_fetches.end(), fetches);
+    return reader.kind == LayerKind::kMaxpool && reader.kernel <= reader.stride && !regions_.fetched_forward[at(node)];
   }
 
   bool output_is_read(int node) const { return graph_[node].delivered || !uses_[at(node)].empty(); }
 
-  int winners(int p, int node) {
+  int winners(int node) {
     if (mode_ == Mode::kTest || !graph_[node].backward) return -1;
-    return buffer(p, node, Slot::kWinners, regions_.at(regions_.winners, node, p));
+    return buffer(node, Slot::kWinners, region(regions_.winners, node));
   }
 
-  Box delta_box(int p, int node) const { return is_input(node) ? plan_.box(node, p) : regions_.at(regions_.delta, node, p); }
-  int delta(int p, int node) { return buffer(p, node, Slot::kDelta, delta_box(p, node)); }
+  int delta(int node) { return buffer(node, Slot::kDelta, is_input(node) ? owned(node) : region(regions_.delta, node)); }
+
+  // The array of all filters; which of them are here is the executor's matter.
+  int parameter(int node, Slot slot) {
+    const Range filters{0, graph_[node].out.c};
+    const bool rows = slot == Slot::kWeights || slot == Slot::kMomentum;
+    return buffer(node, slot, rows ? weights_of(node, filters) : by_filter(filters), Storage::kParameters);
+  }
 
   // --- steps -----------------------------------------------------------------------------------------------------
 
-  std::vector<Step>& steps(int p) { return in_backward_ ? set_.programs[at(p)].backward : set_.programs[at(p)].forward; }
-  Step& emit(int p, Op op, int node) {
+  void begin(Phase phase) {
+    phase_ = phase;
+    steps_ = &program_.steps(phase);
+  }
+
+  Step step(Op op, int node) const {
     Step step;
-    step.op = op;
-    step.node = node;
-    return steps(p).emplace_back(step);
+    step.op = op, step.phase = phase_, step.node = node;
+    return step;
+  }
+  Step& emit(Op op, int node) { return steps_->emplace_back(step(op, node)); }
+
+  // Both ends count the transfers of a tensor between them.
+  std::uint32_t transfer_number(Slot slot, int node, int peer, bool sends) {
+    const std::uint32_t count = transfers_[{slot, node, peer, sends}]++;
+    TESSERA_CHECK(count < kMostTransfers && node < kMostNodes, "{} transfers of node {}", count, node);
+    return (static_cast<std::uint32_t>(slot) << 27) | (static_cast<std::uint32_t>(node) << 15) | count;
+  }
+  static constexpr std::uint32_t kMostTransfers = 1u << 15;
+  static constexpr int kMostNodes = 1 << 12;
+
+  // `kind`: what the sender calls it.
+  Step& send(Slot kind, int from, int node, const Box& box, int peer) {
+    Step& step = emit(Op::kSend, node);
+    step.a = from, step.box = box, step.peer = peer, step.transfer = transfer_number(kind, node, peer, true);
+    return step;
+  }
+  Step receive(Slot kind, int to, int node, const Box& box, int peer, bool accumulate = false) {
+    Step step = this->step(Op::kReceive, node);
+    step.a = to, step.box = box, step.peer = peer, step.accumulate = accumulate;
+    step.transfer = transfer_number(kind, node, peer, false);
+    return step;
   }
 
   // Work that nobody waits for (weight gradients), put off until messages are on their way.
-  void flush_delayed(int p) {
-    for (const Step& step : delayed_[at(p)]) steps(p).push_back(step);
-    delayed_[at(p)].clear();
-  }
-
-  void transfer(int from, int from_buffer, int to, int to_buffer, int node, const Box& box, bool accumulate,
-                std::vector<std::pair<int, Step>>& receives) {
-    Step& send = emit(from, Op::kSend, node);
-    send.a = from_buffer, send.box = box, send.peer = to, send.transfer = ++transfers_;
-    Step receive;
-    receive.op = Op::kReceive, receive.node = node, receive.a = to_buffer, receive.box = box, receive.peer = from;
-    receive.transfer = transfers_, receive.accumulate = accumulate;
-    receives.push_back({to, receive});
+  void flush_delayed() {
+    steps_->insert(steps_->end(), delayed_.begin(), delayed_.end());
+    delayed_.clear();
   }
 
   // All sends first, then what was put off, then the receives: nobody waits while it has something to give or to do.
-  void finish_transfers(std::vector<std::pair<int, Step>>& receives) {
-    for (int p = 0; p < plan_.participants; ++p) flush_delayed(p);
-    for (auto& [p, step] : receives) steps(p).push_back(step);
+  void finish_transfers(Steps& receives) {
+    flush_delayed();
+    steps_->insert(steps_->end(), receives.begin(), receives.end());
     receives.clear();
   }
 
-  // One small message from every participant that has a part to every other: `send`, `meanwhile`, then `receive`.
-  void exchange_parts(
-      int node, Op send_op, Op receive_op, Op merge_op, const std::function<void()>& meanwhile = [] {}) {
-    std::vector<std::pair<int, Step>> receives;
-    for (int from = 0; from < plan_.participants; ++from) {
-      if (plan_.box(node, from).empty()) continue;
-      for (int to = 0; to < plan_.participants; ++to) {
-        if (to == from) continue;
-        Step& send = emit(from, send_op, node);
-        send.peer = to, send.transfer = ++transfers_;
-        Step receive;
-        receive.op = receive_op, receive.node = node, receive.peer = from, receive.transfer = transfers_;
-        receives.push_back({to, receive});
+  // A need is met by those who have the boxes: this participant's part leaves at once, what it needs itself joins `receives`.
+  template <typename Buffer, typename Source>
+  void meet(const Need& need, Slot kind, Buffer buffer, Source source, Steps& receives) {
+    for (const Box& box : need.boxes) {
+      if (need.participant != self_) {
+        if (const Box part = geometry::intersect(box, source(self_)); !part.empty())
+          send(kind, buffer(), need.node, part, need.participant);
+        continue;
       }
+      for (int from = 0; from < participants(); ++from)
+        if (const Box part = geometry::intersect(box, source(from)); from != self_ && !part.empty())
+          receives.push_back(receive(kind, buffer(), need.node, part, from));
     }
+  }
+
+  void meet_stored(const Need& need, Steps& receives) {
+    meet(
+        need, Slot::kStored, [&] { return stored(need.node); }, [&](int p) { return plan_.source(need.node, p); }, receives);
+  }
+
+  // --- statistics ------------------------------------------------------------------------------------------------
+
+  // Every owner's part of a layer's statistics to their home, or to everybody who needs them; `meanwhile` runs when the parts
+  // have left. In between stands what this participant computed as its part, in `slot`.
+  void merge_statistics(
+      int node, Slot slot, const std::function<void()>& meanwhile = [] {}) {
+    const bool sums = slot == Slot::kSums;
+    const Slot merged_slot = sums ? Slot::kMergedSums : Slot::kMergedMoments;
+    const Op merge = sums ? Op::kMergeSums : Op::kMergeMoments, finish = sums ? Op::kFinishSums : Op::kFinishMoments;
+    const int home = plan_.statistics[at(node)];
+    const Index fields = sums ? kSumFields : kMomentFields;
+    if (!normalizes(node, self_)) return meanwhile();
+    const auto part = [&](int p) { return Box{{p, p + 1}, plan_.box(node, p).c, {0, 1}, {0, fields}}; };
+    const bool merges = home == plan::kMergedByAll || home == self_;
+    const Box all{{0, 1}, {0, graph_[node].out.c}, {0, 1}, {0, fields}};
+    Steps receives;
+    for_others([&](int p) {
+      const bool wanted = home == plan::kMergedByAll ? normalizes(node, p) : home == p;
+      if (!owned(node).empty() && wanted) send(slot, parts(node, slot), node, part(self_), p);
+    });
+    for (int p = 0; p < participants() && merges; ++p)
+      if (p != self_ && !plan_.box(node, p).empty()) receives.push_back(receive(slot, parts(node, slot), node, part(p), p));
     meanwhile();
     finish_transfers(receives);
-    for (int p = 0; p < plan_.participants; ++p) emit(p, merge_op, node);
+    const int merged = buffer(node, merged_slot, all);
+    if (merges) {
+      Step& step = emit(merge, node);
+      step.a = parts(node, slot), step.b = merged;
+    } else {
+      steps_->push_back(receive(merged_slot, merged, node, all, home));
+    }
+    if (home == self_)
+      for_others([&](int p) {
+        if (normalizes(node, p)) send(merged_slot, merged, node, all, p);
+      });
+    Step& step = emit(finish, node);
+    step.a = merged;
+    if (sums && !plan_.filters(node, self_).empty()) {
+      step.box = by_filter(plan_.filters(node, self_));
+      step.b = parameter(node, Slot::kBiasMomentum), step.c = parameter(node, Slot::kScaleMomentum);
+    }
+    retire(node, slot), retire(node, merged_slot);
+  }
+
+  // The owners' parts as far as they come here. Zeroed, where parts leave out channels.
+  int parts(int node, Slot slot) {
+    const bool known = has_buffer(node, slot);
+    const int home = plan_.statistics[at(node)];
+    Range owners;
+    for (int p = 0; p < participants(); ++p)
+      if (!plan_.box(node, p).empty() && (home == plan::kMergedByAll || home == self_ || p == self_))
+        owners = geometry::hull(owners, {p, p + 1});
+    const Box box{owners, {0, graph_[node].out.c}, {0, 1}, {0, slot == Slot::kSums ? kSumFields : kMomentFields}};
+    const int number = buffer(node, slot, box);
+    if (!known && number >= 0) {
+      Step& fill = emit(Op::kFill, node);
+      fill.a = number, fill.box = box;
+    }
+    return number;
   }
 
   // --- forward ---------------------------------------------------------------------------------------------------
+
+  // The inputs, from who makes them to who reads them.
+  void load() {
+    Steps receives;
+    for (const auto& needs : regions_.forward_needs)
+      for (const Need& need : needs)
+        if (is_input(need.node)) meet_stored(need, receives);
+    finish_transfers(receives);
+  }
 
   void forward() {
     for (int node = graph_.first_layer(); node < graph_.size(); ++node) {
       const int group = regions_.forward_group[at(node)];
       if (group != regions_.forward_group[at(node - 1)]) forward_fetches(group);
-      const auto boundaries = compute_boundaries(node);
-      if (!boundaries.empty()) send_to_next_group(node);
-      for (int p = 0; p < plan_.participants; ++p) forward_layer(p, node, boundaries.empty() ? std::vector<Box>{} : boundaries[at(p)]);
+      const auto boundary = compute_boundary(node);
+      if (boundary) send_to_next_group(node);
+      forward_layer(node, boundary.value_or(std::vector<Box>{}));
       const auto send = [&] {
-        if (boundaries.empty()) send_to_next_group(node);
+        if (!boundary) send_to_next_group(node);
       };
       if (!normalized(node)) {
         send();
       } else {
-        exchange_parts(node, Op::kSendMoments, Op::kReceiveMoments, Op::kMergeMoments, send);
-        for (int p = 0; p < plan_.participants && !is_pooled_raw(node); ++p) normalize(p, node, regions_.at(regions_.computed, node, p));
+        merge_statistics(node, Slot::kMoments, send);
+        if (!is_pooled_raw(node)) normalize(node, region(regions_.computed, node));
       }
     }
     deliver();
   }
 
-  // The parts of a convolution's output that others wait for, where the plan computes them first: [participant], disjoint. Empty
-  // when there are none.
-  std::vector<std::vector<Box>> compute_boundaries(int node) {
+  // The needs of a tensor that are met as soon as it is there; null: there is no next group.
+  const std::vector<Need>* next_needs(int node) const {
     const auto next = at(regions_.forward_group[at(node)] + 1);
-    if (!plan_.boundary_first || graph_[node].kind != LayerKind::kConvolutional || next >= regions_.forward_fetches.size()) return {};
-    std::vector<std::vector<Box>> boundaries(at(plan_.participants));
-    std::vector<geometry::Index> cells(at(plan_.participants));
-    for (const Fetch& f : regions_.forward_fetches[next]) {
-      if (f.node != node) continue;
-      for (const Box& part : geometry::subtract(f.box, boundaries[at(f.from)])) {
-        boundaries[at(f.from)].push_back(part);
-        cells[at(f.from)] += part.elements();
-      }
+    return next < regions_.forward_needs.size() ? &regions_.forward_needs[next] : nullptr;
+  }
+
+  // The parts of a convolution's output that others wait for, computed first where the plan says so: disjoint. Nothing where it does
+  // not, or nobody waits, or where it is more than half of some participant's part: whether parts leave early is the same for all.
+  std::optional<std::vector<Box>> compute_boundary(int node) {
+    const auto* needs = next_needs(node);
+    if (!plan_.boundary_first || graph_[node].kind != LayerKind::kConvolutional || !needs) return {};
+    std::vector<std::vector<Box>> boundaries(at(participants()));
+    bool any = false;
+    for (const Need& need : *needs)
+      for (const Box& box : need.boxes)
+        for (int from = 0; from < participants() && need.node == node; ++from) {
+          const Box part = geometry::intersect(box, plan_.box(node, from));
+          if (part.empty() || from == need.participant) continue;
+          auto& boundary = boundaries[at(from)];
+          for (const Box& rest : geometry::subtract(part, boundary)) boundary.push_back(rest), any = true;
+        }
+    if (!any) return {};
+    for (int p = 0; p < participants(); ++p) {
+      Index cells = 0;
+      for (const Box& box : boundaries[at(p)]) cells += box.elements();
+      if (2 * cells > regions_.at(regions_.computed, node, p).elements()) return {};
     }
-    if (std::all_of(cells.begin(), cells.end(), [](geometry::Index count) { return count == 0; })) return {};
-    for (int p = 0; p < plan_.participants; ++p)
-      if (2 * cells[at(p)] > regions_.at(regions_.computed, node, p).elements()) return {};
-    for (int p = 0; p < plan_.participants; ++p)
-      for (const Box& part : boundaries[at(p)]) convolve(p, node, part);
-    return boundaries;
+    for (const Box& part : boundaries[at(self_)]) convolve(node, part);
+    return boundaries[at(self_)];
   }
 
   // What the next group fetches of a tensor leaves as soon as the tensor is there (raw, where it is to be normalised), and is
   // on its way while statistics are exchanged and the tensor is normalised.
   void send_to_next_group(int node) {
-    const auto next = at(regions_.forward_group[at(node)] + 1);
-    if (next < regions_.forward_fetches.size())
-      for (const Fetch& f : regions_.forward_fetches[next])
-        if (f.node == node) send_stored(f, sent_early_);
-  }
-
-  void send_stored(const Fetch& f, std::vector<std::pair<int, Step>>& receives) {
-    transfer(f.from, stored(f.from, f.node), f.to, stored(f.to, f.node), f.node, f.box, false, receives);
+    const auto* needs = next_needs(node);
+    if (!needs) return;
+    for (const Need& need : *needs)
+      if (need.node == node) meet_stored(need, sent_early_);
   }
 
   void forward_fetches(int group) {
-    std::vector<std::pair<int, Step>> receives;
-    const auto& fetches = regions_.forward_fetches[at(group)];
-    for (const Fetch& f : fetches)
-      if (regions_.forward_group[at(f.node)] + 1 != group || is_input(f.node)) send_stored(f, receives);
+    Steps receives;
+    const auto& needs = regions_.forward_needs[at(group)];
+    for (const Need& need : needs)
+      if (!is_input(need.node) && regions_.forward_group[at(need.node)] + 1 != group) meet_stored(need, receives);
     receives.insert(receives.end(), sent_early_.begin(), sent_early_.end());
     sent_early_.clear();
     finish_transfers(receives);
-    for (const Fetch& f : fetches)
-      if (normalized(f.node)) normalize(f.to, f.node, f.box);
+    for (const Need& need : needs)
+      if (need.participant == self_ && normalized(need.node))
+        for (const Box& box : need.boxes) normalize(need.node, box);
   }
 
-  void normalize(int p, int node, const Box& box) {
+  void normalize(int node, const Box& box) {
     if (box.empty() || !output_is_read(node)) return;
-    Step& step = emit(p, Op::kNormalize, node);
-    step.a = stored(p, node), step.b = output(p, node), step.box = box;
+    Step& step = emit(Op::kNormalize, node);
+    step.a = stored(node), step.b = output(node), step.box = box;
   }
 
   // `made`: parts of a convolution's output that are there.
-  void forward_layer(int p, int node, const std::vector<Box>& made = {}) {
+  void forward_layer(int node, const std::vector<Box>& made = {}) {
     const auto& layer = graph_[node];
-    const Box& box = regions_.at(regions_.computed, node, p);
+    const Box& box = region(regions_.computed, node);
     if (box.empty()) return;
-    const int out = stored(p, node);
-    const auto input = [&](std::size_t i) { return output(p, layer.inputs[i]); };
+    const int out = stored(node);
+    const auto input = [&](std::size_t i) { return output(layer.inputs[i]); };
     switch (layer.kind) {
       case LayerKind::kInput:
         break;
       case LayerKind::kConvolutional: {
-        for (const Box& part : geometry::subtract(box, made)) convolve(p, node, part);
-        if (const Box& owned = plan_.box(node, p); normalized(node) && !owned.empty() && !in_backward_) {
-          Step& step = emit(p, Op::kMoments, node);
-          step.a = out, step.box = owned;
+        for (const Box& part : geometry::subtract(box, made)) convolve(node, part);
+        if (normalized(node) && !owned(node).empty() && phase_ == Phase::kForward) {
+          const int moments = parts(node, Slot::kMoments);
+          Step& step = emit(Op::kMoments, node);
+          step.a = out, step.b = moments, step.box = owned(node);
         }
         break;
       }
       case LayerKind::kMaxpool: {
         const bool raw = is_pooled_raw(layer.inputs[0]);
-        Step& step = emit(p, raw ? Op::kNormalizeMaxpool : Op::kMaxpool, node);
-        step.a = raw ? stored(p, layer.inputs[0]) : input(0), step.b = out, step.c = winners(p, node), step.box = box;
+        Step& step = emit(raw ? Op::kNormalizeMaxpool : Op::kMaxpool, node);
+        step.a = raw ? stored(layer.inputs[0]) : input(0), step.b = out, step.c = winners(node), step.box = box;
         break;
       }
       case LayerKind::kRoute:
-        forward_route(p, node, out, box);
+        forward_route(node, out, box);
         break;
       case LayerKind::kShortcut: {
-        Step& step = emit(p, Op::kShortcut, node);
+        Step& step = emit(Op::kShortcut, node);
         step.a = input(0), step.b = out, step.c = input(1), step.box = box;
         break;
       }
       case LayerKind::kUpsample:
       case LayerKind::kReorg: {
-        Step& step = emit(p, layer.kind == LayerKind::kUpsample ? Op::kUpsample : Op::kReorg, node);
+        Step& step = emit(layer.kind == LayerKind::kUpsample ? Op::kUpsample : Op::kReorg, node);
         step.a = input(0), step.b = out, step.box = box;
         break;
       }
     }
   }
 
-  void convolve(int p, int node, const Box& box) {
-    const int in = output(p, graph_[node].inputs[0]), out = stored(p, node);
-    Step& step = emit(p, in < 0 ? Op::kFill : Op::kConvolution, node);  // nothing but padding is seen: zeros
+  void convolve(int node, const Box& box) {
+    const int in = output(graph_[node].inputs[0]), out = stored(node);
+    Step& step = emit(in < 0 ? Op::kFill : Op::kConvolution, node);  // nothing but padding is seen: zeros
     if (in < 0)
       step.a = out;
     else
       step.a = in, step.b = out;
     step.box = box;
     if (!graph_[node].batch_normalize) {
-      Step& finish = emit(p, Op::kBiasActivate, node);
+      Step& finish = emit(Op::kBiasActivate, node);
       finish.a = out, finish.box = box;
     } else if (mode_ == Mode::kTest && !is_pooled_raw(node)) {
-      Step& finish = emit(p, Op::kNormalize, node);
+      Step& finish = emit(Op::kNormalize, node);
       finish.a = finish.b = out, finish.box = box;
     }
   }
 
-  void forward_route(int p, int node, int out, const Box& box) {
+  void forward_route(int node, int out, const Box& box) {
     const auto& layer = graph_[node];
     for (std::size_t i = 0; i < layer.inputs.size(); ++i) {
       const Box part = geometry::intersect(box, graph::output_box(graph_, node, static_cast<int>(i), whole(layer.inputs[i])));
       if (part.empty()) continue;
-      Step& step = emit(p, Op::kRoute, node);
-      step.input = static_cast<int>(i), step.a = output(p, layer.inputs[i]), step.b = out, step.box = part;
+      const int in = output(layer.inputs[i]);
+      Step& step = emit(Op::kRoute, node);
+      step.input = static_cast<int>(i), step.a = in, step.b = out, step.box = part;
     }
   }
 
-  // The outputs that layers after the range read, to the coordinator.
+  // The outputs that layers outside the graph read, to the host.
   void deliver() {
-    std::vector<std::pair<int, Step>> receives;
+    Steps receives;
     for (int node = graph_.first_layer(); node < graph_.size(); ++node) {
       if (!graph_[node].delivered) continue;
-      const int target = buffer(0, node, Slot::kDelivered, whole(node), true);
-      for (int p = 0; p < plan_.participants; ++p) {
-        const Box& owned = plan_.box(node, p);
-        if (owned.empty()) continue;
-        if (p == 0) {
-          Step& step = emit(p, Op::kCopy, node);
-          step.a = output(p, node), step.b = target, step.box = owned;
-        } else {
-          transfer(p, output(p, node), 0, target, node, owned, false, receives);
-        }
+      const int target = is_host() ? buffer(node, Slot::kDelivered, whole(node), Storage::kCaller) : -1;
+      if (!owned(node).empty() && is_host()) {
+        const int from = output(node);
+        Step& step = emit(Op::kCopy, node);
+        step.a = from, step.b = target, step.box = owned(node);
+      } else if (!owned(node).empty()) {
+        send(Slot::kDelivered, output(node), node, owned(node), plan_.host);
       }
+      for (int p = 0; p < participants() && is_host(); ++p)
+        if (p != self_ && !plan_.box(node, p).empty()) receives.push_back(receive(Slot::kDelivered, target, node, plan_.box(node, p), p));
     }
     finish_transfers(receives);
   }
@@ -350,12 +490,10 @@ class Compiler {
   // --- backward --------------------------------------------------------------------------------------------------
 
   void backward() {
-    in_backward_ = true;
     forget_insides();
     // Outputs of the forward pass are made again where weight gradients need them.
     for (int node = graph_.first_layer(); node < graph_.size(); ++node)
-      for (int p = 0; p < plan_.participants; ++p)
-        if (normalized(node)) retire(p, node, Slot::kActive);
+      if (normalized(node)) retire(node, Slot::kActive);
     external_deltas();
     for (int node = graph_.size() - 1; node >= graph_.first_layer(); --node) {
       if (!graph_[node].backward) continue;
@@ -367,10 +505,9 @@ class Compiler {
       backward_layer(node);
     }
     input_deltas();
-    for (int p = 0; p < plan_.participants; ++p) {
-      flush_delayed(p);
-      for (const Step& step : unsummed_[at(p)]) steps(p).push_back(step);
-    }
+    flush_delayed();
+    steps_->insert(steps_->end(), unsummed_.begin(), unsummed_.end());
+    inspect();
   }
 
   // --- recomputation ---------------------------------------------------------------------------------------------
@@ -385,8 +522,7 @@ class Compiler {
 
   void forget_insides() {
     for (int node = graph_.first_layer(); node < graph_.size(); ++node)
-      for (int p = 0; p < plan_.participants && is_inside(node); ++p)
-        for (const Slot slot : {Slot::kStored, Slot::kWinners}) retire(p, node, slot);
+      if (is_inside(node)) retire(node, Slot::kStored), retire(node, Slot::kWinners);
   }
 
   // The insides of all forward groups in which layers of this backward group lie, before anybody fetches from them.
@@ -395,12 +531,12 @@ class Compiler {
       const auto group = at(regions_.forward_group[at(node)]);
       if (regions_.backward_group[at(node)] != backward_group || !graph_[node].backward || recomputed_[group]) continue;
       recomputed_[group] = true;
-      for (int p = 0; p < plan_.participants; ++p) recompute(p, static_cast<int>(group));
+      recompute(static_cast<int>(group));
     }
   }
 
   // Each layer inside the group once more as the forward pass computed it, with the statistics that are known by now.
-  void recompute(int p, int group) {
+  void recompute(int group) {
     int last = -1;  // what comes after it need not be computed
     std::vector<int> nodes;
     for (int node = graph_.first_layer(); node < graph_.size(); ++node) {
@@ -409,28 +545,28 @@ class Compiler {
       if (is_inside(node)) last = node;
     }
     if (last < 0) return;
-    flush_delayed(p);
+    flush_delayed();
     std::map<int, std::vector<Box>> made;  // outputs of batch-normalised layers, by node
     for (const int node : nodes) {
       if (node > last) break;
       for (const int input : graph_[node].inputs)
-        if (is_inside(node) && normalized(input) && !is_pooled_raw(input)) read_again(p, node, input, made);
-      if (is_inside(node)) forward_layer(p, node);
+        if (is_inside(node) && normalized(input) && !is_pooled_raw(input)) read_again(node, input, made);
+      if (is_inside(node)) forward_layer(node);
     }
     // Weight gradients make outputs again when their turn comes, so that these take no memory until then.
-    for (const auto& [node, boxes] : made) retire(p, node, Slot::kActive);
+    for (const auto& [node, boxes] : made) retire(node, Slot::kActive);
   }
 
   // The output of a batch-normalised layer as `node` reads it.
-  void read_again(int p, int node, int input, std::map<int, std::vector<Box>>& made) {
-    const Box& computed = regions_.at(regions_.computed, node, p);
+  void read_again(int node, int input, std::map<int, std::vector<Box>>& made) {
+    const Box& computed = region(regions_.computed, node);
     if (computed.empty()) return;
-    if (!made.contains(input)) retire(p, input, Slot::kActive);
+    if (!made.contains(input)) retire(input, Slot::kActive);
     std::vector<Box>& boxes = made[input];
     for (std::size_t i = 0; i < graph_[node].inputs.size(); ++i) {
       if (graph_[node].inputs[i] != input) continue;
       for (const Box& missing : geometry::subtract(graph::input_box(graph_, node, static_cast<int>(i), computed), boxes)) {
-        normalize(p, input, missing);
+        normalize(input, missing);
         boxes.push_back(missing);
       }
     }
@@ -438,110 +574,140 @@ class Compiler {
 
   // --- back-propagation of one layer -----------------------------------------------------------------------------
 
+  int external_delta(int node) { return is_host() ? buffer(node, Slot::kExternalDelta, whole(node), Storage::kCaller) : -1; }
+
+  // The delta from outside as far as it is the node's own: from the host to `box` of each participant.
+  template <typename BoxOf>
+  void hand_external(int node, BoxOf box, Steps& receives) {
+    const Box& own = box(self_);
+    for (int p = 0; p < participants() && is_host(); ++p)
+      if (p != self_ && !box(p).empty()) send(Slot::kExternalDelta, external_delta(node), node, box(p), p);
+    if (own.empty()) return;
+    has_delta_[at(node)] = true;
+    if (!is_host()) return receives.push_back(receive(Slot::kExternalDelta, delta(node), node, own, plan_.host));
+    const int from = external_delta(node), to = delta(node);
+    Step& step = emit(Op::kCopy, node);
+    step.a = from, step.b = to, step.box = own;
+  }
+
   // Deltas from outside that join parts computed inside: to the owners, before those parts.
   void external_deltas() {
-    std::vector<std::pair<int, Step>> receives;
-    for (int node = graph_.first_layer(); node < graph_.size(); ++node) {
-      const auto& sources = regions_.sources[at(node)];
-      if (!graph_[node].backward || !sources.external || only_external(sources)) continue;
-      for (int p = 0; p < plan_.participants; ++p) hand_external(p, node, plan_.box(node, p), receives);
-    }
+    Steps receives;
+    for (int node = graph_.first_layer(); node < graph_.size(); ++node)
+      if (const auto& sources = regions_.sources[at(node)]; graph_[node].backward && sources.external && !only_external(sources))
+        hand_external(
+            node, [&](int p) -> const Box& { return plan_.box(node, p); }, receives);
     finish_transfers(receives);
   }
 
-  void hand_external(int p, int node, const Box& box, std::vector<std::pair<int, Step>>& receives) {
-    if (box.empty()) return;
-    const int source = buffer(0, node, Slot::kExternalDelta, whole(node), true);
-    if (p == 0) {
-      Step& step = emit(p, Op::kCopy, node);
-      step.a = source, step.b = delta(p, node), step.box = box;
-    } else {
-      transfer(0, source, p, delta(p, node), node, box, false, receives);
-    }
-    has_delta_[at(node)][at(p)] = true;
-  }
-
   void backward_fetches(int group) {
-    std::vector<std::pair<int, Step>> receives;
-    for (const Fetch& f : regions_.stored_fetches[at(group)])
-      transfer(f.from, stored(f.from, f.node), f.to, stored(f.to, f.node), f.node, f.box, false, receives);
-    for (const Fetch& f : regions_.winner_fetches[at(group)])
-      transfer(f.from, winners(f.from, f.node), f.to, winners(f.to, f.node), f.node, f.box, false, receives);
+    Steps receives;
+    for (const Need& need : regions_.stored_needs[at(group)]) meet_stored(need, receives);
+    for (const Need& need : regions_.winner_needs[at(group)])
+      meet(
+          need, Slot::kWinners, [&] { return winners(need.node); }, [&](int p) { return plan_.box(need.node, p); }, receives);
     for (int node = graph_.first_layer(); node < graph_.size(); ++node)
       if (graph_[node].backward && regions_.backward_group[at(node)] == group && only_external(regions_.sources[at(node)]))
-        for (int p = 0; p < plan_.participants; ++p) hand_external(p, node, regions_.at(regions_.delta, node, p), receives);
-    for (const Fetch& f : regions_.delta_fetches[at(group)]) {
-      if (only_external(regions_.sources[at(f.node)])) continue;
-      transfer(f.from, delta(f.from, f.node), f.to, delta(f.to, f.node), f.node, f.box, false, receives);
-      has_delta_[at(f.node)][at(f.to)] = true;
+        hand_external(
+            node, [&](int p) -> const Box& { return regions_.at(regions_.delta, node, p); }, receives);
+    for (const Need& need : regions_.delta_needs[at(group)]) {
+      if (only_external(regions_.sources[at(need.node)])) continue;
+      meet(
+          need, Slot::kDelta, [&] { return delta(need.node); }, [&](int p) { return plan_.box(need.node, p); }, receives);
+      if (need.participant == self_) has_delta_[at(need.node)] = true;
     }
     finish_transfers(receives);
   }
 
   void backward_layer(int node) {
     const auto& layer = graph_[node];
-    for (int p = 0; p < plan_.participants; ++p) {
-      if (!has_delta_[at(node)][at(p)] && !regions_.at(regions_.delta, node, p).empty()) {
-        Step& step = emit(p, Op::kFill, node);  // nobody's output depends on this layer
-        step.a = delta(p, node), step.box = regions_.at(regions_.delta, node, p);
-      }
-      undo_activation(p, node);
-    }
+    const Box& box = region(regions_.delta, node);
+    if (!has_delta_[at(node)]) fill_delta(node, box);  // nobody's output depends on this layer
+    undo_activation(node);
     if (layer.batch_normalize) {
-      exchange_parts(node, Op::kSendSums, Op::kReceiveSums, Op::kMergeSums);
-      for (int p = 0; p < plan_.participants; ++p) {
-        if (regions_.at(regions_.delta, node, p).empty()) continue;
-        Step& step = emit(p, Op::kNormDelta, node);
-        step.a = delta(p, node), step.b = stored(p, node), step.box = regions_.at(regions_.delta, node, p);
+      merge_statistics(node, Slot::kSums);
+      if (!box.empty()) {
+        const int to = delta(node), from = stored(node);
+        Step& step = emit(Op::kNormDelta, node);
+        step.a = to, step.b = from, step.box = box;
       }
     }
-    for (std::size_t i = 0; i < layer.inputs.size(); ++i) backward_input(node, static_cast<int>(i));
-    if (!layer.trainable()) return;
-    for (int p = 0; p < plan_.participants; ++p) weight_gradient(p, node);
-    sum_gradient(node);
+    Steps receives;
+    for (std::size_t i = 0; i < layer.inputs.size(); ++i) backward_input(node, static_cast<int>(i), receives);
+    if (layer.trainable()) weight_gradient(node);
+    if (!receives.empty()) finish_transfers(receives);
+    if (layer.trainable()) reduce(node);
   }
 
-  // This participant's gradient of a layer's weights, zeroed by a first step in `before`; -1: kept by the executor.
-  int gradient(int p, int node, std::vector<Step>& before) {
-    if (!plan_.single_pass || p == 0 || plan_.box(node, p).empty()) return -1;
-    const bool known = slots_[at(p)].contains({node, Slot::kGradient});
-    const Box box{{0, 1}, {0, 1}, {0, 1}, window(p, node)};
-    const int number = buffer(p, node, Slot::kGradient, box);
-    if (known) return number;
-    Step& step = before.emplace_back();
-    step.op = Op::kFill, step.node = node, step.a = number, step.box = box;
-    return number;
+  void fill_delta(int node, const Box& box) {
+    if (box.empty()) return;
+    const int to = delta(node);
+    Step& step = emit(Op::kFill, node);
+    step.a = to, step.box = box;
   }
 
-  void undo_activation(int p, int node) {
+  void undo_activation(int node) {
     const auto& layer = graph_[node];
-    const Box& box = regions_.at(regions_.delta, node, p);
+    const Box& box = region(regions_.delta, node);
     if (box.empty() || (layer.kind != LayerKind::kConvolutional && layer.kind != LayerKind::kShortcut)) return;
     if (layer.kind == LayerKind::kShortcut && layer.activation == "linear") return;
-    const int sums = layer.trainable() && !layer.batch_normalize ? gradient(p, node, steps(p)) : -1;
-    Step& step = emit(p, layer.batch_normalize ? Op::kNormSums : Op::kActivationDelta, node);
-    step.a = delta(p, node), step.c = sums, step.box = box, step.owned = plan_.box(node, p);
-    step.b = backward_reads_stored(layer) ? stored(p, node) : -1;
+    int sums = -1;
+    if (layer.batch_normalize && !owned(node).empty())
+      sums = parts(node, Slot::kSums);
+    else if (layer.trainable() && !layer.batch_normalize && !owned(node).empty())
+      sums = bias_gradient(node);
+    const int to = delta(node), from = backward_reads_stored(layer) ? stored(node) : -1;
+    Step& step = emit(layer.batch_normalize ? Op::kNormSums : Op::kActivationDelta, node);
+    step.a = to, step.b = from, step.c = sums, step.box = box, step.owned = owned(node);
   }
 
-  void backward_input(int node, int input) {
+  void backward_input(int node, int input, Steps& receives) {
     const int source = graph_[node].inputs[at(input)];
     const auto& sources = regions_.sources[at(source)].uses;
     const bool counts = std::any_of(sources.begin(), sources.end(), [&](const Use& u) { return u.layer == node && u.input == input; });
     if (!counts || !graph_[source].backward) return;
-    for (int p = 0; p < plan_.participants; ++p) {
-      const Box box = contribution_box(regions_, plan_, {node, input}, source, p);
-      if (box.empty()) continue;
-      const int from = delta(p, node);
-      Step step;
-      step.op = backward_op(graph_[node].kind);
-      step.node = node, step.input = input, step.a = from, step.b = delta(p, source), step.box = box;
-      step.c = graph_[node].kind == LayerKind::kMaxpool ? winners(p, node) : -1;
-      step.accumulate = has_delta_[at(source)][at(p)];
-      if (from < 0) step.op = Op::kFill, step.a = step.b, step.b = step.c = -1;  // no output cell depends on this box
-      if (from >= 0 || !step.accumulate) steps(p).push_back(step);
-      has_delta_[at(source)][at(p)] = true;
+    if (regions_.by_channels[at(node)]) return add_partial_deltas(node, source, receives);
+    const Box box = contribution_box(graph_, regions_, plan_, {node, input}, source, self_);
+    if (box.empty()) return;
+    const int from = delta(node), to = delta(source), winner = graph_[node].kind == LayerKind::kMaxpool ? winners(node) : -1;
+    Step step = this->step(backward_op(graph_[node].kind), node);
+    step.input = input, step.a = from, step.b = to, step.box = box, step.c = winner;
+    step.accumulate = has_delta_[at(source)];
+    if (from < 0) step.op = Op::kFill, step.node = source, step.a = step.b, step.b = step.c = -1;  // no output cell depends on this box
+    if (from >= 0 || !step.accumulate) steps_->push_back(step);
+    has_delta_[at(source)] = true;
+  }
+
+  // Everybody's filters touch the whole input: each computes its part of the delta, which the homes add up in order, their own first.
+  void add_partial_deltas(int node, int source, Steps& receives) {
+    const auto part_of = [&](int p) { return contribution_box(graph_, regions_, plan_, {node, 0}, source, p); };
+    const Box own = part_of(self_);
+    const Box& home = plan_.box(source, self_);
+    int partial = -1;
+    if (!own.empty()) {
+      const int from = delta(node);
+      partial = buffer(source, Slot::kPartial, own);
+      Step& step = emit(Op::kConvolutionData, node);
+      step.a = from, step.b = partial, step.box = own;
+      for_others([&](int p) {
+        if (const Box part = geometry::intersect(own, plan_.box(source, p)); !part.empty()) send(Slot::kPartial, partial, source, part, p);
+      });
     }
+    if (!home.empty()) {
+      const Box part = geometry::intersect(own, home);
+      const bool begins = has_delta_[at(source)] || part == home;
+      if (!begins) fill_delta(source, home);
+      const int to = delta(source);
+      if (!part.empty()) {
+        Step& step = emit(Op::kCopy, source);
+        step.a = partial, step.b = to, step.box = part, step.accumulate = has_delta_[at(source)] || !begins;
+      }
+      for (int p = 0; p < participants(); ++p)
+        if (const Box other = geometry::intersect(part_of(p), home); p != self_ && !other.empty())
+          receives.push_back(receive(Slot::kPartial, to, source, other, p, true));
+      has_delta_[at(source)] = true;
+    }
+    retire(source, Slot::kPartial);
   }
 
   static Op backward_op(LayerKind kind) {
@@ -565,118 +731,293 @@ class Compiler {
     return Op::kFill;
   }
 
-  void weight_gradient(int p, int node) {
-    const Box& owned = plan_.box(node, p);
-    if (owned.empty()) return;
+  // --- weights ---------------------------------------------------------------------------------------------------
+
+  // Nobody else has a part of the gradient of the filters that this participant computes, and they are at home here.
+  bool sums_alone(int node) const {
+    const Range filters = owned(node).c;
+    for (int p = 0; p < participants(); ++p)
+      if (const Box& box = plan_.box(node, p); p != self_ && !box.empty() && !geometry::intersect(box.c, filters).empty()) return false;
+    return plan_.filters(node, self_) == filters;
+  }
+
+  // Where this participant's part of the gradient is added: at once to the momentum where nothing has to be summed. One pass per
+  // update: for as long as it takes to send it; zeroed by a step in `before`.
+  int gradient(int node, Slot slot, Steps& before) {
+    const bool weights = slot == Slot::kGradient;
+    if (sums_alone(node)) return parameter(node, weights ? Slot::kMomentum : Slot::kBiasMomentum);
+    const bool known = has_buffer(node, slot);
+    const Box box = weights ? weights_of(node, owned(node).c) : by_filter(owned(node).c);
+    const int number = buffer(node, slot, box, plan_.single_pass ? Storage::kArena : Storage::kKept);
+    if (known || !plan_.single_pass) return number;
+    Step& fill = before.emplace_back(step(Op::kFill, node));
+    fill.a = number, fill.box = box;
+    return number;
+  }
+  int bias_gradient(int node) { return gradient(node, Slot::kBiasGradient, *steps_); }
+
+  void weight_gradient(int node) {
+    if (owned(node).empty()) return;
     const int source = graph_[node].inputs[0];
-    Step step;
-    step.op = Op::kConvolutionWeights, step.node = node, step.b = delta(p, node), step.c = gradient(p, node, delayed_[at(p)]),
-    step.box = owned;
-    step.a = normalized(source) ? remake_output(p, source) : stored(p, source);
+    Step step = this->step(Op::kConvolutionWeights, node);
+    step.b = delta(node), step.c = gradient(node, Slot::kGradient, delayed_), step.box = owned(node);
+    step.a = normalized(source) ? remake_output(source) : stored(source);
     if (step.a < 0) return;  // only padding is seen
-    delayed_[at(p)].push_back(step);
+    delayed_.push_back(step);
   }
 
   // The parts of a layer's gradient travel as soon as they are complete and are waited for one round later, so that lower
-  // layers' back-propagation goes on meanwhile.
-  void sum_gradient(int node) {
-    const auto& chunks = chunks_[node];
-    for (std::size_t begin = 0, end = 0; begin < chunks.size(); begin = end) {
-      while (end < chunks.size() && chunks[end].round == chunks[begin].round) ++end;
-      std::vector<std::vector<Step>> later(at(plan_.participants));
-      for (std::size_t i = begin; i < end; ++i) sum_chunk(chunks[i], later);
-      for (int p = 0; p < plan_.participants; ++p) {
-        auto& before = unsummed_[at(p)];
-        delayed_[at(p)].insert(delayed_[at(p)].end(), before.begin(), before.end());
-        before = std::move(later[at(p)]);
-      }
-    }
-    for (int p = 1; p < plan_.participants; ++p)
-      if (!plan_.box(node, p).empty())
-        delayed_[at(p)].push_back(gradient_step(Op::kDropGradient, {node, {0, summed_elements(graph_, node)}, p}, p, -1));
-  }
-
-  void sum_chunk(const GradientChunk& chunk, std::vector<std::vector<Step>>& later) {
-    const int owner = chunk.owner;
-    delayed_[at(owner)].push_back(gradient_step(Op::kOwnGradient, chunk, owner, -1));
-    delayed_[at(owner)].back().accumulate = gives(owner, chunk);
-    const auto message = [&](Op send, Op receive, int from, int to, std::vector<Step>& sends) {
-      ++transfers_;
-      sends.push_back(gradient_step(send, chunk, from, to));
-      later[at(to)].push_back(gradient_step(receive, chunk, to, from));
-      sends.back().transfer = later[at(to)].back().transfer = transfers_;
+  // layers' back-propagation goes on meanwhile. Homes add them to their momentum, their own first.
+  void reduce(int node) {
+    const Range own = owned(node).c, home = plan_.filters(node, self_);
+    const bool alone = !own.empty() && sums_alone(node), biases = !graph_[node].batch_normalize;
+    if (alone || (own.empty() && home.empty())) return;
+    phase_ = Phase::kReduce;
+    const Index filters = std::max<Index>(1, kLargestChunk / filter_elements(node));
+    const auto round_of = [&](Range all, Index round) {
+      return geometry::intersect(all, Range{all.begin + round * filters, all.begin + (round + 1) * filters});
     };
-    for (int p = 0; p < plan_.participants; ++p)
-      if (p != owner && gives(p, chunk)) message(Op::kSendGradient, Op::kReceiveGradient, p, owner, delayed_[at(p)]);
-    if (owner != 0) message(Op::kSendSummed, Op::kReceiveSummed, owner, 0, later[at(owner)]);
+    Index rounds = 0;
+    for (int p = 0; p < participants(); ++p) rounds = std::max(rounds, (plan_.filters(node, p).size() + filters - 1) / filters);
+    const int weights = own.empty() ? -1 : gradient(node, Slot::kGradient, delayed_);
+    const int bias = own.empty() || !biases ? -1 : bias_gradient(node);
+    Steps* const list = steps_;
+    for (Index round = 0; round < rounds; ++round) {
+      Steps later;
+      steps_ = &delayed_;
+      for_others([&](int p) {
+        const Range part = geometry::intersect(own, round_of(plan_.filters(node, p), round));
+        if (!part.empty()) send(Slot::kGradient, weights, node, weights_of(node, part), p).b = bias;
+      });
+      const Range here = round_of(home, round);
+      const int sum = home.empty() ? -1 : parameter(node, Slot::kMomentum),
+                bias_sum = home.empty() || !biases ? -1 : parameter(node, Slot::kBiasMomentum);
+      if (const Range part = geometry::intersect(own, here); !part.empty()) {
+        add(node, weights, sum, weights_of(node, part));
+        if (biases) add(node, bias, bias_sum, by_filter(part));
+      }
+      for (int p = 0; p < participants(); ++p) {
+        const Range part = geometry::intersect(plan_.box(node, p).empty() ? Range{} : plan_.box(node, p).c, here);
+        if (p == self_ || part.empty()) continue;
+        later.push_back(receive(Slot::kGradient, sum, node, weights_of(node, part), p, true));
+        later.back().b = bias_sum;
+      }
+      delayed_.insert(delayed_.end(), unsummed_.begin(), unsummed_.end());
+      unsummed_ = std::move(later);
+    }
+    steps_ = &delayed_;
+    for (const int number : {weights, bias})
+      if (number >= 0 && !plan_.single_pass) {  // for the next batch
+        Step& fill = emit(Op::kFill, node);
+        fill.a = number, fill.box = program_.buffer(number).box;
+      }
+    steps_ = list;
+    phase_ = Phase::kBackward;
   }
 
-  Step gradient_step(Op op, const GradientChunk& chunk, int p, int peer) const {
-    Step step;
-    step.op = op, step.node = chunk.node, step.peer = peer;
-    const auto own = slots_[at(p)].find({chunk.node, Slot::kGradient});
-    const bool reads_own = op == Op::kSendGradient || op == Op::kOwnGradient;
-    step.a = reads_own && own != slots_[at(p)].end() ? own->second : -1;
-    step.box = {{0, 1}, {0, 1}, {0, 1}, chunk.elements};
-    return step;
+  void add(int node, int from, int to, const Box& box) {
+    Step& step = emit(Op::kCopy, node);
+    step.a = from, step.b = to, step.box = box, step.accumulate = true;
+  }
+
+  void inspect() {
+    phase_ = Phase::kReduce;
+    for (int node = graph_.first_layer(); node < graph_.size(); ++node) {
+      const Range home = plan_.filters(node, self_);
+      if (home.empty() || !graph_[node].backward) continue;
+      const int sum = parameter(node, Slot::kMomentum);
+      Step& step = emit(Op::kInspect, node);
+      step.a = sum, step.box = weights_of(node, home);
+    }
+    phase_ = Phase::kBackward;
   }
 
   // The output of a batch-normalised layer again, over all that this participant's weight gradients read.
-  int remake_output(int p, int node) {
-    const auto found = slots_[at(p)].find({node, Slot::kActive});
-    if (found != slots_[at(p)].end()) return found->second;
+  int remake_output(int node) {
+    if (has_buffer(node, Slot::kActive)) return slots_.at({node, Slot::kActive});
     Box box;
     for (const Use& use : uses_[at(node)])
       if (graph_[use.layer].trainable() && graph_[use.layer].backward)
-        box = geometry::hull(box, graph::input_box(graph_, use.layer, use.input, plan_.box(use.layer, p)));
+        box = geometry::hull(box, graph::input_box(graph_, use.layer, use.input, owned(use.layer)));
     if (box.empty()) return -1;
-    Step step;
-    step.op = Op::kNormalize, step.node = node, step.a = stored(p, node), step.box = box;
-    step.b = buffer(p, node, Slot::kActive, box);
-    delayed_[at(p)].push_back(step);
+    Step step = this->step(Op::kNormalize, node);
+    step.a = stored(node), step.box = box;
+    step.b = buffer(node, Slot::kActive, box);
+    delayed_.push_back(step);
     return step.b;
   }
 
-  // The deltas of the range's inputs, to the coordinator.
+  // The deltas of the graph's inputs, to the host.
   void input_deltas() {
-    std::vector<std::pair<int, Step>> receives;
+    Steps receives;
     for (int node = 0; node < graph_.first_layer(); ++node) {
       if (!graph_[node].backward) continue;
-      const int target = buffer(0, node, Slot::kInputDelta, whole(node), true);
+      const int target = is_host() ? buffer(node, Slot::kInputDelta, whole(node), Storage::kCaller) : -1;
       const bool accumulate = !regions_.sources[at(node)].overwrites_external;
-      for (int p = 0; p < plan_.participants; ++p) {
-        const Box& owned = plan_.box(node, p);
-        if (owned.empty() || !has_delta_[at(node)][at(p)]) continue;
-        if (p == 0) {
-          Step& step = emit(p, Op::kCopy, node);
-          step.a = delta(p, node), step.b = target, step.box = owned, step.accumulate = accumulate;
+      if (!owned(node).empty()) {
+        if (!has_delta_[at(node)]) fill_delta(node, owned(node));
+        if (is_host()) {
+          const int from = delta(node);
+          Step& step = emit(Op::kCopy, node);
+          step.a = from, step.b = target, step.box = owned(node), step.accumulate = accumulate;
         } else {
-          transfer(p, delta(p, node), 0, target, node, owned, accumulate, receives);
+          send(Slot::kInputDelta, delta(node), node, owned(node), plan_.host);
         }
       }
+      for (int p = 0; p < participants() && is_host(); ++p)
+        if (p != self_ && !plan_.box(node, p).empty())
+          receives.push_back(receive(Slot::kInputDelta, target, node, plan_.box(node, p), p, accumulate));
     }
     finish_transfers(receives);
+  }
+
+  // --- parameters on their way -------------------------------------------------------------------------------------
+
+  void update() {
+    for (int node = graph_.first_layer(); node < graph_.size(); ++node)
+      if (const Range home = plan_.filters(node, self_); !home.empty()) emit(Op::kUpdate, node).box = weights_of(node, home);
+  }
+
+  // The arrays of a message about parameters.
+  struct Arrays {
+    int a = -1, b = -1, c = -1;
+  };
+  Arrays values(int node) {
+    return {parameter(node, Slot::kWeights), parameter(node, Slot::kBiases),
+            graph_[node].batch_normalize ? parameter(node, Slot::kScales) : -1};
+  }
+  Arrays vectors(int node) {
+    return {parameter(node, Slot::kBiases), graph_[node].batch_normalize ? parameter(node, Slot::kScales) : -1, -1};
+  }
+  Arrays rolling(int node) { return {parameter(node, Slot::kRollingMean), parameter(node, Slot::kRollingVariance), -1}; }
+  Arrays momentum(int node) {
+    return {parameter(node, Slot::kMomentum), parameter(node, Slot::kBiasMomentum),
+            graph_[node].batch_normalize ? parameter(node, Slot::kScaleMomentum) : -1};
+  }
+
+  void give(Slot kind, int node, const Arrays& arrays, const Box& box, int peer) {
+    Step& step = send(kind, arrays.a, node, box, peer);
+    step.b = arrays.b, step.c = arrays.c;
+  }
+  void take(Slot kind, int node, const Arrays& arrays, const Box& box, int peer) {
+    Step& step = steps_->emplace_back(receive(kind, arrays.a, node, box, peer));
+    step.b = arrays.b, step.c = arrays.c;
+  }
+
+  // Fresh parameters, from their home to all who read them: whole filters, or biases and scales alone where nothing is convolved
+  // with them.
+  void share() {
+    for (const bool sends : {true, false})
+      for (int node = graph_.first_layer(); node < graph_.size(); ++node) {
+        if (!graph_[node].trainable()) continue;
+        const auto exchange = [&](int home, int reader) {
+          const Range fresh = plan_.filters(node, home), read = geometry::intersect(fresh, stored_filters(node, reader));
+          for (const Range& piece : pieces(node, read, kLargestPiece))
+            sends ? give(Slot::kWeights, node, values(node), weights_of(node, piece), reader)
+                  : take(Slot::kWeights, node, values(node), weights_of(node, piece), home);
+          if (fresh.empty() || read == fresh || !graph_[node].batch_normalize || !normalizes(node, reader)) return;
+          sends ? give(Slot::kBiases, node, vectors(node), by_filter(fresh), reader)
+                : take(Slot::kBiases, node, vectors(node), by_filter(fresh), home);
+        };
+        for_others([&](int p) { sends ? exchange(self_, p) : exchange(p, self_); });
+      }
+  }
+
+  // Everything that is at home somewhere, to the host; b = -1 in a copy: its own, to where it collects them.
+  void gather() {
+    for (int node = graph_.first_layer(); node < graph_.size(); ++node) {
+      if (!graph_[node].trainable()) continue;
+      const auto move = [&](Slot kind, const Arrays& arrays, const Box& box, int home) {
+        if (home != self_) return take(kind, node, arrays, box, home);
+        if (!is_host()) return give(kind, node, arrays, box, plan_.host);
+        for (const int from : {arrays.a, arrays.b, arrays.c}) {
+          if (from < 0) continue;
+          Step& step = emit(Op::kCopy, node);
+          step.a = from, step.box = from == arrays.a ? box : by_filter(box.n);
+        }
+      };
+      for (int home = 0; home < participants(); ++home) {
+        if (home != self_ && !is_host()) continue;
+        const Range filters = plan_.filters(node, home);
+        for (const Range& piece : pieces(node, filters, kLargestPiece)) {
+          move(Slot::kWeights, values(node), weights_of(node, piece), home);
+          move(Slot::kMomentum, momentum(node), weights_of(node, piece), home);
+        }
+        if (graph_[node].batch_normalize && !filters.empty()) move(Slot::kRollingMean, rolling(node), by_filter(filters), home);
+      }
+    }
+  }
+
+  // From the host to all who read: those who read the same pass it on to each other, so that it leaves the host once.
+  void scatter() {
+    for (int node = graph_.first_layer(); node < graph_.size(); ++node) {
+      if (!graph_[node].trainable()) continue;
+      std::map<std::pair<Index, Index>, std::vector<int>> readers;  // by filters
+      std::vector<int> users;
+      for (int p = 0; p < participants(); ++p) {
+        if (p == plan_.host) continue;
+        const Range filters = stored_filters(node, p);
+        if (!filters.empty()) readers[{filters.begin, filters.end}].push_back(p);
+        if (!filters.empty() || normalizes(node, p)) users.push_back(p);
+      }
+      for (const auto& [filters, chain] : readers)
+        for (const Range& piece : pieces(node, {filters.first, filters.second}, kLargestPiece))
+          pass_on(chain, Slot::kWeights, node, {parameter(node, Slot::kWeights), -1, -1}, weights_of(node, piece));
+      const Box all = by_filter({0, graph_[node].out.c});
+      pass_on(users, Slot::kBiases, node, vectors(node), all);
+      if (graph_[node].batch_normalize) pass_on(users, Slot::kRollingMean, node, rolling(node), all);
+    }
+  }
+
+  void pass_on(const std::vector<int>& chain, Slot kind, int node, const Arrays& arrays, const Box& box) {
+    int before = plan_.host;
+    for (const int p : chain) {
+      if (before == self_) give(kind, node, arrays, box, p);
+      if (p == self_) take(kind, node, arrays, box, before);
+      before = p;
+    }
+  }
+
+  void scatter_momentum() {
+    for (int node = graph_.first_layer(); node < graph_.size(); ++node)
+      for (int p = 0; p < participants() && graph_[node].trainable(); ++p)
+        for (const Range& piece : pieces(node, p == plan_.host ? Range{} : plan_.filters(node, p), kLargestPiece))
+          pass_on({p}, Slot::kMomentum, node, momentum(node), weights_of(node, piece));
   }
 
   const Graph& graph_;
   const Plan& plan_;
   const Mode mode_;
-  const Regions regions_;
+  const int self_;
+  const Regions& regions_;
   const std::vector<std::vector<Use>> uses_;
-  ProgramSet set_;
-  std::vector<std::map<std::pair<int, Slot>, int>> slots_;  // [participant]
-  std::vector<std::pair<int, Step>> sent_early_;            // receives of the next forward group
-  std::vector<bool> recomputed_;                            // [forward group]
-  std::vector<std::vector<Step>> delayed_;                  // [participant]
-  std::map<int, std::vector<GradientChunk>> chunks_;        // by node
-  std::vector<std::vector<Step>> unsummed_;                 // [participant]: what waits for the last round of chunks
-  std::vector<std::vector<bool>> has_delta_;                // [node][participant]: something was written to the delta
-  std::uint32_t transfers_ = 0;
-  bool in_backward_ = false;
+  Program program_;
+  Phase phase_ = Phase::kLoad;
+  Steps* steps_ = nullptr;                                               // of the phase
+  std::map<std::pair<int, Slot>, int> slots_;                            // buffers by node
+  std::map<std::tuple<Slot, int, int, bool>, std::uint32_t> transfers_;  // by slot, node, peer, direction
+  Steps sent_early_;                                                     // receives of the next forward group
+  std::vector<bool> recomputed_;                                         // [forward group]
+  Steps delayed_;
+  Steps unsummed_;               // what waits for the last round of a reduction
+  std::vector<bool> has_delta_;  // [node]: something was written to the delta
 };
 
 }  // namespace
 
-ProgramSet compile(const Graph& graph, const Plan& plan, Mode mode) { return Compiler(graph, plan, mode).compile(); }
+Program compile(const Graph& graph, const Plan& plan, const Regions& regions, Mode mode, int self) {
+  return Compiler(graph, plan, regions, mode, self).compile();
+}
+
+Program compile(const Graph& graph, const Plan& plan, Mode mode, int self) {
+  return compile(graph, plan, program::regions(graph, plan, mode), mode, self);
+}
+
+ProgramSet compile(const Graph& graph, const Plan& plan, Mode mode) {
+  const Regions regions = program::regions(graph, plan, mode);
+  ProgramSet set{mode, {}};
+  for (int p = 0; p < plan.participants; ++p) set.programs.push_back(compile(graph, plan, regions, mode, p));
+  return set;
+}
 
 }  // namespace tessera::program

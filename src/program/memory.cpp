@@ -14,6 +14,8 @@ void note_use(Program& program, int buffer, int step) {
   b.last_step = step;
 }
 
+bool in_arena(const Buffer& b) { return b.storage == Storage::kArena || b.storage == Storage::kKept; }
+
 bool lives_overlap(const Buffer& a, const Buffer& b) { return a.first_step <= b.last_step && b.first_step <= a.last_step; }
 
 std::size_t align_up(std::size_t bytes) { return (bytes + kBufferAlignment - 1) / kBufferAlignment * kBufferAlignment; }
@@ -41,7 +43,7 @@ std::size_t place(std::vector<Buffer>& buffers, Order before) {
   std::vector<const Buffer*> placed;  // by ascending offset
   for (std::size_t i : order) {
     Buffer& buffer = buffers[i];
-    if (buffer.external || buffer.first_step < 0) continue;
+    if (!in_arena(buffer) || buffer.first_step < 0) continue;
     std::size_t offset = 0;
     for (const Buffer* other : placed)
       if (lives_overlap(buffer, *other)) {
@@ -61,11 +63,13 @@ std::size_t place(std::vector<Buffer>& buffers, Order before) {
 
 void plan_memory(Program& program) {
   int index = 0;
-  for (const auto* steps : {&program.forward, &program.backward})
-    for (const Step& step : *steps) {
+  for (const Phase phase : {Phase::kLoad, Phase::kForward, Phase::kBackward})
+    for (const Step& step : program.steps(phase)) {
       for (int buffer : {step.a, step.b, step.c}) note_use(program, buffer, index);
       ++index;
     }
+  for (Buffer& buffer : program.buffers)
+    if (buffer.storage == Storage::kKept) buffer.first_step = 0, buffer.last_step = std::max(0, index - 1);
   // The best placement is a hard problem; of a few greedy ones the smallest is usually within some percent of it.
   bool first = true;
   for (Order order : {larger_first, longer_life_first, more_memory_time_first, earlier_first}) {

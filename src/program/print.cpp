@@ -74,19 +74,19 @@ std::string buffers_text(const Graph& graph, const Program& program, const Step&
 
 std::string peer_text(const Step& step, const Names& names) {
   if (step.peer < 0) return "";
-  return fmt::format("{} {}", is_send(step.op) ? "to" : "from", names[at(step.peer)]);
+  return fmt::format("{} {}", is_send(step) ? "to" : "from", names[at(step.peer)]);
 }
 
-void steps_text(std::string& text, const Graph& graph, const Program& program, const std::vector<Step>& steps, int first, const char* title,
-                const Names& names) {
-  line(text, "{}: {} steps", title, steps.size());
+void steps_text(std::string& text, const Graph& graph, const Program& program, Phase phase, int& number, const Names& names) {
+  const auto& steps = program.steps(phase);
+  line(text, "{}: {} steps", to_string(phase), steps.size());
   if (steps.empty()) return;
   line(text, "  {:>5}  {:>5}  {:<26}{:<40}  {:<18}  {:>10}  {}", "step", "layer", "operation", "box (n x c x y x x)", "peer", "bytes",
        "buffers");
-  int number = first;
   for (const Step& step : steps) {
-    const std::uint64_t bytes = message_bytes(graph, program, step);
-    const std::string operation = fmt::format("{}{}", to_string(step.op), step.accumulate ? " (add)" : "");
+    const std::uint64_t bytes = message_bytes(program, step);
+    const std::string operation =
+        fmt::format("{}{}{}", to_string(step.op), step.accumulate ? " (add)" : "", step.phase == Phase::kReduce ? " (reduce)" : "");
     line(text, "  {:>5}  {:>5}  {:<26}{:<40}  {:<18}  {:>10}  {}", number++, graph[step.node].source, operation,
          step.box.empty() ? std::string() : geometry::to_string(step.box), peer_text(step, names), bytes ? std::to_string(bytes) : "",
          buffers_text(graph, program, step));
@@ -100,7 +100,9 @@ void buffers_list(std::string& text, const Graph& graph, const Program& program)
   for (std::size_t i = 0; i < program.buffers.size(); ++i) {
     const Buffer& b = program.buffers[i];
     line(text, "  {:<30}{:<40}  {:>12}  {:>12}  {}", buffer_name(graph, program, static_cast<int>(i)), geometry::to_string(b.box), b.bytes,
-         b.external ? std::string("caller's") : std::to_string(b.offset),
+         b.storage == Storage::kCaller       ? std::string("caller's")
+         : b.storage == Storage::kParameters ? std::string("parameter")
+                                             : std::to_string(b.offset),
          b.first_step < 0 ? std::string("unused") : fmt::format("{}-{}", b.first_step, b.last_step));
   }
 }
@@ -119,15 +121,16 @@ struct Totals {
   std::uint64_t messages = 0;
 };
 
-Totals totals(const Graph& graph, const ProgramSet& set, int participant) {
-  const Program& program = set.programs[at(participant)];
+// Of one pass, without what happens once per update.
+Totals totals(const Graph& graph, const Program& program) {
   Totals sum;
-  for (const auto* steps : {&program.forward, &program.backward})
-    for (const Step& step : *steps) {
-      sum.multiply_adds += static_cast<double>(work(graph, program, step, static_cast<int>(set.programs.size())).multiply_adds);
-      const auto bytes = static_cast<double>(message_bytes(graph, program, step));
-      (is_send(step.op) ? sum.sent : sum.received) += bytes;
-      sum.messages += is_send(step.op) ? 1 : 0;
+  for (const Phase phase : {Phase::kLoad, Phase::kForward, Phase::kBackward})
+    for (const Step& step : program.steps(phase)) {
+      if (step.phase == Phase::kReduce) continue;
+      sum.multiply_adds += static_cast<double>(work(graph, program, step).multiply_adds);
+      const auto bytes = static_cast<double>(message_bytes(program, step));
+      (is_send(step) ? sum.sent : sum.received) += bytes;
+      sum.messages += is_send(step) ? 1 : 0;
     }
   return sum;
 }
@@ -169,7 +172,7 @@ std::string devices_table(const Graph& graph, const plan::Plan& plan, const Prog
        "sends KB", "messages", "arena MB");
   for (int p = 0; p < static_cast<int>(set.programs.size()); ++p) {
     const Box& box = plan.box(shown, p);
-    const Totals sum = totals(graph, set, p);
+    const Totals sum = totals(graph, set.programs[at(p)]);
     line(text, "{:<18}  {:>9} {:>11} {:>11}  {:>10.1f} {:>12.1f} {:>12.1f} {:>9} {:>9.2f}", names[at(p)], range_text(box.n),
          range_text(box.y), range_text(box.x), sum.multiply_adds / 1e6, sum.received / 1024, sum.sent / 1024, sum.messages,
          static_cast<double>(set.programs[at(p)].arena_bytes) / kMebibyte);
@@ -184,9 +187,10 @@ std::string program_text(const Graph& graph, const ProgramSet& set, int particip
   const Program& program = set.programs[at(participant)];
   std::string text;
   line(text, "program of {} ({})", names[at(participant)], set.mode == Mode::kTrain ? "training" : "test");
-  steps_text(text, graph, program, program.forward, 0, "forward", names);
-  if (set.mode == Mode::kTrain)
-    steps_text(text, graph, program, program.backward, static_cast<int>(program.forward.size()), "backward", names);
+  int number = 0;
+  for (int phase = 0; phase < kPhases; ++phase)
+    if (static_cast<Phase>(phase) != Phase::kReduce && !program.steps(static_cast<Phase>(phase)).empty())
+      steps_text(text, graph, program, static_cast<Phase>(phase), number, names);
   buffers_list(text, graph, program);
   return text;
 }

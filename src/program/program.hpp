@@ -1,58 +1,98 @@
-// Programs: what each participant does for one pass over a batch, as data. Compiled from (graph, plan) by compile.hpp,
-// run by exec/, timed by sim/, printed by print.hpp.
+// Programs: what one participant does for a training, as data: phases of steps, and the memory they take. Compiled from
+// (graph, plan) by compile.hpp, run by exec/, timed by sim/, printed by print.hpp.
 #pragma once
 
+#include <array>
 #include <cstdint>
-#include <memory>
 #include <string>
 #include <vector>
 
 #include "geometry/box.hpp"
 #include "graph/graph.hpp"
 #include "plan/plan.hpp"
-#include "program/gradient_chunks.hpp"
 
 namespace tessera::program {
 
 using geometry::Box;
 using geometry::Index;
+using geometry::Range;
 
-enum class Mode {
+enum class Mode : int {
   kTrain,  // forward with batch statistics, then backward
   kTest,   // forward with rolling statistics
 };
 
+// What steps are for, and so when they run:
+//   load                        every pass; the senders' part may run while an earlier pass is computed
+//   forward, backward           every pass
+//   reduce                      a batch's last pass; its steps stand among those of backward, where their gradients are complete
+//   update, share               every update. What share receives of a layer is awaited when the layer's weights are first read
+//   gather                      at a checkpoint: parameters and momentum, from their homes to the host
+//   scatter, scatter_momentum   at the start and after a loss: from the host to those who read or own them
+enum class Phase : std::uint8_t { kLoad, kForward, kBackward, kReduce, kUpdate, kShare, kGather, kScatter, kScatterMomentum };
+inline constexpr int kPhases = 9;
+const char* to_string(Phase phase);
+
 // What a buffer holds for its node.
 enum class Slot : std::uint8_t {
-  kStored,         // the layer's kept tensor: in training the raw convolution of a batch-normalised layer, else the output
-  kActive,         // the output of a batch-normalised layer in training, made from kStored when needed
-  kWinners,        // a max-pool's winner in each window, one byte
-  kGradient,       // the layer's summed gradient (gradient_chunks.hpp), elements box.x, where no pass leaves it to the next
-  kDelta,          // dL/d(output), turned in place into dL/d(convolution) where batch-norm and activation are undone
-  kDelivered,      // coordinator: the whole output, for the layers after the range
-  kExternalDelta,  // coordinator: the whole delta that those layers gave
-  kInputDelta,     // coordinator: the whole delta of an input of the range
+  // Tensors, boxes (n, c, y, x).
+  kStored,   // the layer's kept tensor: in training the raw convolution of a batch-normalised layer, else the output
+  kActive,   // the output of a batch-normalised layer in training, made from kStored when needed
+  kWinners,  // a max-pool's winner in each window, one byte
+  kDelta,    // dL/d(output), turned in place into dL/d(convolution) where batch-norm and activation are undone
+  kPartial,  // of a delta: what some filters of the layer above contribute, to be added up at its homes
+  // The caller's, on the host: whole tensors for the layers outside the graph.
+  kDelivered,      // the output
+  kExternalDelta,  // the delta that those layers gave
+  kInputDelta,     // the delta of an input of the graph
+  // Statistics as doubles: boxes (participant, channel, 1, field).
+  kMoments,        // each owner's part
+  kMergedMoments,  // (0, channel, 1, field)
+  kSums,
+  kMergedSums,
+  // By filter: boxes (filter, input channel, ky, kx), or (filter, 1, 1, 1).
+  kGradient,      // this participant's part
+  kBiasGradient,  // without batch norm
+  kWeights,
+  kBiases,
+  kScales,
+  kRollingMean,
+  kRollingVariance,
+  kMomentum,  // of weights: the history, to which the gradient of a batch is added (Darknet's weight_updates)
+  kBiasMomentum,
+  kScaleMomentum,
 };
-
 const char* to_string(Slot slot);
+
+// Where a buffer's memory comes from.
+enum class Storage : std::uint8_t {
+  kArena,       // the program's; contents live from the first to the last step that names it
+  kKept,        // the arena, for as long as the program is loaded; zero at first
+  kCaller,      // bound from outside
+  kParameters,  // of exec::Parameters, which outlive programs
+};
+bool is_parameter(Slot slot);
+
+// Bytes of one element of a slot in memory and on the wire.
+std::size_t element_bytes(Slot slot);
 
 struct Buffer {
   int node = 0;
   Slot slot = Slot::kStored;
   Box box;
   std::size_t bytes = 0;
-  bool external = false;   // the caller's memory (coordinator's inputs, outputs and their deltas)
+  Storage storage = Storage::kArena;
   std::size_t offset = 0;  // in the arena, kBufferAlignment-aligned
-  int first_step = -1;     // forward steps count from 0, backward steps after them
+  int first_step = -1;     // in the order load, forward, backward
   int last_step = -1;
 };
 
 inline constexpr std::size_t kBufferAlignment = 64;
 
 enum class Op : std::uint8_t {
-  // a = source buffer, box, peer, transfer
+  // a, box: source; then, where given, the filters box.n of b and c. peer, transfer
   kSend,
-  // a = target buffer, box, peer, transfer; accumulate
+  // a, box: target, and of b and c. peer, transfer; accumulate
   kReceive,
   // a → b, box; accumulate
   kCopy,
@@ -61,11 +101,10 @@ enum class Op : std::uint8_t {
 
   // Forward. a = input, b = output, box of the output
   kConvolution,
-  kBiasActivate,  // a in place
-  kMoments,       // a = stored, box = owned: this participant's part of the layer's statistics
-  kSendMoments,
-  kReceiveMoments,
-  kMergeMoments,      // all parts → mean, variance, rolling averages
+  kBiasActivate,      // a in place
+  kMoments,           // a = stored, b = moments, box = owned: this participant's part of the layer's statistics
+  kMergeMoments,      // a = moments, b = merged moments
+  kFinishMoments,     // a = merged moments → mean, variance, rolling averages
   kNormalize,         // a = stored, b = active (or a itself), box; statistics of the batch (train) or rolling (test)
   kMaxpool,           // c = winners or -1
   kNormalizeMaxpool,  // the same of a = stored, normalised for the first time (kNormalize of inputs[0] is left out)
@@ -81,63 +120,59 @@ enum class Op : std::uint8_t {
   kShortcutBackward,
   kUpsampleBackward,
   kReorgBackward,
-  kConvolutionWeights,  // a = input, b = delta, c = gradient or -1 (kept by the executor), box = owned box of the output
-  kActivationDelta,     // a = delta, b = stored or -1 (linear), box; bias sums over `owned` (convolutional only), c = gradient
-  kNormSums,            // a = delta, b = stored, box: activation undone; sums over `owned`
-  kSendSums,
-  kReceiveSums,
-  kMergeSums,  // all parts → bias and scale gradients
-  kNormDelta,  // a = delta, b = stored, box
+  kConvolutionWeights,  // a = input, b = delta, c = gradient or momentum: added to, box = owned box of the output
+  kActivationDelta,     // a = delta, b = stored or -1 (linear), box; bias sums over `owned` added to c (convolutional only)
+  kNormSums,            // a = delta, b = stored, c = sums, box: activation undone; sums over `owned`
+  kMergeSums,           // a = sums, b = merged sums
+  kFinishSums,          // a = merged sums; the gradients of the filters box.n are added to b = bias, c = scale momentum
+  kNormDelta,           // a = delta, b = stored, box
 
-  // Backward, only in the last pass of a batch: the summed gradient of `node` (a = gradient or -1), elements box.x.
-  kSendGradient,     // this participant's part, to the chunk's owner
-  kOwnGradient,      // owner: the sum begins with its own part, or with zeros where it has none (accumulate = false)
-  kReceiveGradient,  // owner: a peer's part is added to the sum
-  kSendSummed,       // owner: the sum, to the coordinator
-  kReceiveSummed,    // coordinator
-  kDropGradient,     // this participant's part of the whole layer has been given away
+  kInspect,  // a = momentum, box: remembers the node when something is not finite
+  kUpdate,   // one optimiser step on the parameters of the filters box.n
 };
-
 const char* to_string(Op op);
-
-// True for the steps that only a batch's last pass makes.
-inline bool sums_gradients(Op op) { return op >= Op::kSendGradient; }
 
 struct Step {
   Op op = Op::kFill;
+  Phase phase = Phase::kForward;
   int node = -1;
   int input = 0;
   int a = -1, b = -1, c = -1;  // buffers
   Box box;
   Box owned;
   int peer = -1;
-  std::uint32_t transfer = 0;  // the same number at both ends, unique in the set
+  std::uint32_t transfer = 0;  // the same number at both ends: of array, peers and how many came before (compile.cpp)
   bool accumulate = false;
 };
 
 // One participant's program.
 struct Program {
+  Mode mode = Mode::kTrain;
+  int self = 0;
+  int participants = 1;
   std::vector<Buffer> buffers;
-  std::vector<Step> forward;
-  std::vector<Step> backward;  // empty in test mode
+  // By phase. Those of kReduce stand in the list of kBackward.
+  std::array<std::vector<Step>, kPhases> phases;
   std::size_t arena_bytes = 0;
-  plan::WireType wire = plan::WireType::kFloat32;  // of the floats that kSend and kReceive move
-  std::vector<geometry::Range> gradient_windows;   // [node]: elements of the summed gradient that are this participant's part
-  std::shared_ptr<const Sharding> sharding;        // the same for all of a set
+  plan::WireType wire = plan::WireType::kFloat32;  // of the floats of tensors that kSend and kReceive move
+
+  // Parameters that are here, by node: filters whose weights are read or owned, and those whose momentum is.
+  std::vector<Range> stored_filters, home_filters;
+  std::size_t parameter_bytes = 0;  // weights, biases, statistics and momentum
+
+  const std::vector<Step>& steps(Phase phase) const { return phases[static_cast<std::size_t>(phase)]; }
+  std::vector<Step>& steps(Phase phase) { return phases[static_cast<std::size_t>(phase)]; }
+  const Buffer& buffer(int number) const { return buffers[static_cast<std::size_t>(number)]; }
 };
 
 // The programs of all participants for one (graph, plan, mode).
 struct ProgramSet {
   Mode mode = Mode::kTrain;
-  bool single_pass = false;  // Plan::single_pass
   std::vector<Program> programs;
-  std::shared_ptr<const Sharding> sharding;
 };
 
-// Bytes of one element of a slot in memory.
-std::size_t element_bytes(Slot slot);
-
-// Of everything that decides what is computed and sent; equal on all machines for equal programs (FNV-1a, 64 bit).
-std::uint64_t fingerprint(const ProgramSet& set);
+// Of everything that decides what this participant computes and sends; equal on all machines for equal programs (FNV-1a,
+// 64 bit).
+std::uint64_t fingerprint(const Program& program);
 
 }  // namespace tessera::program

@@ -1,6 +1,7 @@
 #include "program/regions.hpp"
 
 #include "graph/footprint.hpp"
+#include "program/program.hpp"
 
 namespace tessera::program {
 
@@ -25,9 +26,11 @@ class Builder {
     r_.forward_group = plan::forward_groups(plan, graph);
     r_.backward_group = plan::backward_groups(plan, graph);
     for (int node = 0; node < graph.size(); ++node) r_.sources.push_back(graph::delta_sources(graph, uses_[at(node)], node));
-    r_.forward_fetches.resize(plan.forward_starts.size() + 1);
-    r_.stored_fetches.resize(plan.backward_ends.size() + 1);
-    r_.winner_fetches = r_.delta_fetches = r_.stored_fetches;
+    for (int node = 0; node < graph.size(); ++node) r_.by_channels.push_back(plan::cut_along_channels(plan, graph, node));
+    r_.fetched_forward.resize(graph.layers.size());
+    r_.forward_needs.resize(plan.forward_starts.size() + 1);
+    r_.stored_needs.resize(plan.backward_ends.size() + 1);
+    r_.winner_needs = r_.delta_needs = r_.stored_needs;
   }
 
   Regions build() {
@@ -55,28 +58,19 @@ class Builder {
       }
   }
 
-  // Who has the whole of what others fetch: the owner, or for inputs the coordinator.
-  Box source_box(int node, int participant) const {
-    if (!is_input(node)) return plan_.box(node, participant);
-    return participant == 0 ? Box::whole(plan_.batch, graph_[node].out) : Box{};
-  }
-
-  // Fetches what `to` needs and does not have, and notes that it has it then.
-  void fetch(int node, int to, const Box& need, HeldBoxes& held, std::vector<Fetch>& fetches) {
-    for (const Box& missing : geometry::subtract(need, held))
-      for (int from = 0; from < plan_.participants; ++from) {
-        const Box part = geometry::intersect(missing, source_box(node, from));
-        if (from == to || part.empty()) continue;
-        fetches.push_back({node, from, to, part});
-        held.push_back(part);
-      }
+  // Notes what `to` needs and does not have, and that it has it then.
+  void fetch(int node, int to, const Box& need, HeldBoxes& held, std::vector<Need>& needs) {
+    auto missing = geometry::subtract(need, held);
+    if (missing.empty()) return;
+    held.push_back(need);
+    needs.push_back({node, to, std::move(missing)});
   }
 
   void fetch_forward() {
     for (int node = 0; node < graph_.size(); ++node) {
       std::vector<HeldBoxes> row;
       for (int p = 0; p < plan_.participants; ++p) {
-        const Box start = is_input(node) ? source_box(node, p) : r_.at(r_.computed, node, p);
+        const Box start = is_input(node) ? plan_.source(node, p) : r_.at(r_.computed, node, p);
         row.push_back(start.empty() ? HeldBoxes{} : HeldBoxes{start});
         r_.forward_held[at(node)][at(p)] = start;
       }
@@ -89,7 +83,8 @@ class Builder {
         if (r_.forward_group[at(node)] == group) continue;
         for (int p = 0; p < plan_.participants; ++p) {
           const Box need = graph::input_box(graph_, layer, static_cast<int>(input), r_.at(r_.computed, layer, p));
-          fetch(node, p, need, stored_[at(node)][at(p)], r_.forward_fetches[at(group)]);
+          fetch(node, p, need, stored_[at(node)][at(p)], r_.forward_needs[at(group)]);
+          if (!r_.forward_needs[at(group)].empty() && r_.forward_needs[at(group)].back().node == node) r_.fetched_forward[at(node)] = true;
           r_.forward_held[at(node)][at(p)] = hull(r_.forward_held[at(node)][at(p)], need);
         }
       }
@@ -103,9 +98,9 @@ class Builder {
         Box box = plan_.box(node, p);
         for (std::size_t input = 0; input < graph_[node].inputs.size(); ++input) {
           const int source = graph_[node].inputs[input];
-          if (graph_[source].backward && counts(source, node, static_cast<int>(input)))
+          if (graph_[source].backward && !r_.by_channels[at(node)] && counts(source, node, static_cast<int>(input)))
             box = hull(box, graph::output_box(graph_, node, static_cast<int>(input),
-                                              contribution_box(r_, plan_, {node, static_cast<int>(input)}, source, p)));
+                                              contribution_box(graph_, r_, plan_, {node, static_cast<int>(input)}, source, p)));
         }
         r_.delta[at(node)][at(p)] = box;
       }
@@ -130,22 +125,22 @@ class Builder {
       for (int p = 0; p < plan_.participants; ++p) {
         const Box& need = r_.at(r_.delta, node, p);
         if (backward_reads_stored(layer)) {
-          fetch(node, p, need, stored_[at(node)][at(p)], r_.stored_fetches[group]);
+          fetch(node, p, need, stored_[at(node)][at(p)], r_.stored_needs[group]);
           r_.held[at(node)][at(p)] = hull(r_.held[at(node)][at(p)], need);
         }
         if (layer.kind == LayerKind::kMaxpool) {
           const Box& computed = r_.at(r_.computed, node, p);
           HeldBoxes held;
           if (!computed.empty()) held.push_back(computed);
-          fetch(node, p, need, held, r_.winner_fetches[group]);
+          fetch(node, p, need, held, r_.winner_needs[group]);
           r_.winners[at(node)][at(p)] = hull(computed, need);
         }
         if (only_external(r_.sources[at(node)])) {
-          if (p != 0 && !need.empty()) r_.delta_fetches[group].push_back({node, 0, p, need});
+          if (p != plan_.host && !need.empty()) r_.delta_needs[group].push_back({node, p, {need}});
         } else if (finished_later) {
           HeldBoxes held;
           if (!plan_.box(node, p).empty()) held.push_back(plan_.box(node, p));
-          fetch(node, p, need, held, r_.delta_fetches[group]);
+          fetch(node, p, need, held, r_.delta_needs[group]);
         }
       }
     }
@@ -161,7 +156,8 @@ class Builder {
 
 }  // namespace
 
-Box contribution_box(const Regions& regions, const Plan& plan, const Use& use, int node, int participant) {
+Box contribution_box(const Graph& graph, const Regions& regions, const Plan& plan, const Use& use, int node, int participant) {
+  if (regions.by_channels[at(use.layer)]) return graph::input_box(graph, use.layer, use.input, plan.box(use.layer, participant));
   if (regions.backward_group[at(use.layer)] == regions.backward_group[at(node)]) return regions.at(regions.delta, node, participant);
   return plan.box(node, participant);
 }

@@ -9,20 +9,16 @@ using graph::Graph;
 namespace {
 
 constexpr std::uint64_t kFloat = sizeof(float), kHalf = 2;
-// Doubles per channel in the messages of batch norm: count, mean and squares; Σδ and Σδ(x − mean).
-constexpr std::uint64_t kMomentFields = 3, kSumFields = 2;
-
 std::uint64_t cells(const Box& box) { return static_cast<std::uint64_t>(box.elements()); }
-std::uint64_t channels(const Graph& graph, int node) { return static_cast<std::uint64_t>(graph[node].out.c); }
 std::uint64_t weight_bytes(const Graph& graph, int node) { return static_cast<std::uint64_t>(graph.weights(node)) * kFloat; }
 
 // Multiply-adds for the delta of `in` cells of a convolution's input: each gets a part from the outputs whose window it
-// is in, (kernel / stride)² of them on average, in every output channel.
-std::uint64_t data_multiply_adds(const Graph& graph, int node, const Box& in) {
+// is in, (kernel / stride)² of them on average, of `filters` output channels.
+std::uint64_t data_multiply_adds(const Graph& graph, int node, const Box& in, std::uint64_t filters) {
   const auto& layer = graph[node];
   const auto window = static_cast<std::uint64_t>(layer.kernel) * static_cast<std::uint64_t>(layer.kernel);
   const auto stride = static_cast<std::uint64_t>(layer.stride) * static_cast<std::uint64_t>(layer.stride);
-  return cells(in) * channels(graph, node) * window / stride;
+  return cells(in) * filters * window / stride;
 }
 
 // Bytes of tensors that a forward step over `step.box` of the output touches.
@@ -66,60 +62,49 @@ std::uint64_t backward_bytes(const Graph& graph, const Step& step) {
   return bytes;
 }
 
-bool is_moments_message(Op op) { return op == Op::kSendMoments || op == Op::kReceiveMoments; }
+// Elements of all arrays that a transfer moves.
+std::uint64_t elements(const Step& step) {
+  const auto filters = static_cast<std::uint64_t>(step.box.n.size());
+  return cells(step.box) + (step.b >= 0 ? filters : 0) + (step.c >= 0 ? filters : 0);
+}
 
 }  // namespace
 
-bool is_send(Op op) {
-  return op == Op::kSend || op == Op::kSendMoments || op == Op::kSendSums || op == Op::kSendGradient || op == Op::kSendSummed;
-}
-bool is_receive(Op op) {
-  return op == Op::kReceive || op == Op::kReceiveMoments || op == Op::kReceiveSums || op == Op::kReceiveGradient ||
-         op == Op::kReceiveSummed;
-}
-
 bool is_half(const Program& program, const Step& step) {
-  if (step.op != Op::kSend && step.op != Op::kReceive) return false;
-  return program.wire == plan::WireType::kFloat16 && program.buffers[static_cast<std::size_t>(step.a)].slot != Slot::kWinners;
+  if (!is_send(step) && !is_receive(step)) return false;
+  return program.wire == plan::WireType::kFloat16 && program.buffer(step.a).slot <= Slot::kInputDelta &&
+         program.buffer(step.a).slot != Slot::kWinners;
 }
 
-std::uint64_t message_bytes(const Graph& graph, const Program& program, const Step& step) {
-  if (!is_send(step.op) && !is_receive(step.op)) return 0;
+bool is_urgent(const Program& program, const Step& step) { return element_bytes(program.buffer(step.a).slot) == sizeof(double); }
+
+std::uint64_t message_bytes(const Program& program, const Step& step) {
+  if (!is_send(step) && !is_receive(step)) return 0;
   if (is_half(program, step)) return (1 + cells(step.box)) * kHalf;  // and the exponent
-  if (step.op == Op::kSend || step.op == Op::kReceive)
-    return cells(step.box) * element_bytes(program.buffers[static_cast<std::size_t>(step.a)].slot);
-  if (sums_gradients(step.op)) return cells(step.box) * kFloat;
-  return channels(graph, step.node) * sizeof(double) * (is_moments_message(step.op) ? kMomentFields : kSumFields);
+  return elements(step) * element_bytes(program.buffer(step.a).slot);
 }
 
-Work work(const Graph& graph, const Program& program, const Step& step, int participants) {
-  const auto parts = static_cast<std::uint64_t>(participants);
+Work work(const Graph& graph, const Program& program, const Step& step) {
+  const auto bytes_of = [&](int buffer) { return static_cast<std::uint64_t>(program.buffer(buffer).bytes); };
   switch (step.op) {
     case Op::kSend:
-    case Op::kSendMoments:
-    case Op::kReceiveMoments:
-    case Op::kSendSums:
-    case Op::kReceiveSums:
-    case Op::kSendGradient:
-    case Op::kSendSummed:
-    case Op::kReceiveSummed:
-      return {0, 2 * message_bytes(graph, program, step)};
-    case Op::kReceiveGradient:
-      return {0, 3 * message_bytes(graph, program, step)};
-    case Op::kOwnGradient:
-      return {0, (step.accumulate ? 2u : 1u) * cells(step.box) * kFloat};
-    case Op::kDropGradient:
-      return {0, 0};
+      return {0, 2 * message_bytes(program, step)};
     case Op::kReceive:
-      return {0, (step.accumulate ? 3u : 2u) * message_bytes(graph, program, step)};
+      return {0, (step.accumulate ? 3u : 2u) * message_bytes(program, step)};
     case Op::kCopy:
       return {0, (step.accumulate ? 3u : 2u) * cells(step.box) * kFloat};
     case Op::kFill:
-      return {0, cells(step.box) * kFloat};
+      return {0, cells(step.box) * element_bytes(program.buffer(step.a).slot)};
     case Op::kMergeMoments:
-      return {0, parts * channels(graph, step.node) * sizeof(double) * kMomentFields};
     case Op::kMergeSums:
-      return {0, parts * channels(graph, step.node) * sizeof(double) * kSumFields};
+      return {0, bytes_of(step.a)};
+    case Op::kFinishMoments:
+    case Op::kFinishSums:
+      return {0, 2 * bytes_of(step.a)};
+    case Op::kInspect:
+      return {0, cells(step.box) * kFloat};
+    case Op::kUpdate:  // reads and writes weights and momentum
+      return {0, 4 * cells(step.box) * kFloat};
     case Op::kConvolution:
       return {static_cast<std::uint64_t>(graph::multiply_adds(graph, step.node, step.box)), forward_bytes(graph, step)};
     case Op::kBiasActivate:
@@ -132,8 +117,10 @@ Work work(const Graph& graph, const Program& program, const Step& step, int part
     case Op::kUpsample:
     case Op::kReorg:
       return {0, forward_bytes(graph, step)};
-    case Op::kConvolutionData:
-      return {data_multiply_adds(graph, step.node, step.box), backward_bytes(graph, step)};
+    case Op::kConvolutionData: {
+      const auto filters = static_cast<std::uint64_t>(program.buffer(step.a).box.c.size());
+      return {data_multiply_adds(graph, step.node, step.box, filters), backward_bytes(graph, step)};
+    }
     case Op::kConvolutionWeights:
       return {static_cast<std::uint64_t>(graph::multiply_adds(graph, step.node, step.box)), backward_bytes(graph, step)};
     default:

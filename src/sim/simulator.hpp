@@ -24,10 +24,10 @@ struct DeviceProfile {
   double memory_bytes_per_second = 2e9;     // of everything else
   double link_bytes_per_second = 11.75e6;   // each way
   double message_seconds = 300e-6;          // per message, beside its bytes
-  double memory_bytes = 0;                  // for tensors, weights, gradients and momentum; 0: not limited
+  double memory_bytes = 0;                  // for tensors and parameters; 0: not limited
 };
 
-// Of one forward pass, one backward pass that sums the gradients, and one update.
+// Of one iteration of one pass: load, forward, the last backward, update and share.
 struct DeviceForecast {
   double busy_seconds = 0;
   double waiting_seconds = 0;
@@ -36,21 +36,21 @@ struct DeviceForecast {
   std::uint64_t sent_messages = 0;
   std::uint64_t multiply_adds = 0;
   std::size_t arena_bytes = 0;
-  std::size_t parameter_bytes = 0;  // weights, gradients and momentum
+  std::size_t parameter_bytes = 0;  // weights, statistics and momentum
 };
 
 struct Forecast {
-  double forward_seconds = 0;
-  double backward_seconds = 0;
-  double reduce_seconds = 0;  // what summing gradients adds to a backward pass, and the update; once per iteration
-  bool fits = true;           // every device's memory
+  double forward_seconds = 0;   // of any pass but the first: fresh parameters are there
+  double backward_seconds = 0;  // of any pass but the last: nothing is reduced
+  double reduce_seconds = 0;    // what summing gradients, the update and fresh parameters add; once per iteration
+  bool fits = true;             // every device's memory
   std::vector<DeviceForecast> devices;
 
   double seconds(int subdivisions) const { return subdivisions * (forward_seconds + backward_seconds) + reduce_seconds; }
 };
 
-// `profiles[p]` is participant p's. A set in test mode has neither a backward pass nor a reduction. Programs in which
-// participants wait for each other fail a check that names the steps.
+// `profiles[p]` is participant p's. A set in test mode has a forward pass only. Programs in which participants wait for each
+// other fail a check that names the steps.
 Forecast simulate(const graph::Graph& graph, const program::ProgramSet& programs, const std::vector<DeviceProfile>& profiles);
 
 }  // namespace tessera::sim

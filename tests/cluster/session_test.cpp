@@ -36,18 +36,12 @@ TEST_CASE("one plan gives the same bits over ipc and tcp, and again with the sam
   CHECK(first.has_line("session over: closed"));
 }
 
-TEST_CASE("a worker that has the weights from an earlier session is not sent them again") {
+TEST_CASE("workers serve one training after another, and a resumed one ends with the weights of one that was never stopped") {
   const TrainingFolder folder;
   const WorkerProcess first(folder.path()), second(folder.path());
   folder.write_cluster_file({first.address(), second.address()});
   train(folder, "long", on_cluster(10));
-  const std::string has = "weights: those of an earlier session";
-  for (const WorkerProcess* worker : {&first, &second}) {
-    CHECK(worker->has_line("bytes to receive"));
-    CHECK_FALSE(worker->has_line(has));
-  }
   const std::string resumed = train(folder, "long", on_cluster(20), {"backup/long_last.weights"});
-  for (const WorkerProcess* worker : {&first, &second}) CHECK(worker->has_line(has));
   CHECK(seen_images(resumed) == 20 * 4);
   CHECK(resumed == train(folder, "whole", on_cluster(20)));
 }

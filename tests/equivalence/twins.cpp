@@ -19,11 +19,6 @@ constexpr int kPerturbations = 16;
 
 std::size_t size(int n) { return static_cast<std::size_t>(n); }
 
-// Where a network holds the arrays that are compared: stock in its layers, ours partly in the interpreter.
-struct Arrays {
-  const float *weights, *biases, *scales;
-};
-
 void compare_norms(const layer& a, const layer& b, int index, Differences& differences) {
   if (!b.batch_normalize) return;
   differences[fmt::format("rolling mean of layer {}", index)] = {relative_error(a.rolling_mean, b.rolling_mean, size(b.n)),
@@ -32,13 +27,14 @@ void compare_norms(const layer& a, const layer& b, int index, Differences& diffe
                                                                      kOutputTolerance};
 }
 
-void compare_gradients(const Arrays& a, const layer& b, int index, Differences& differences) {
-  differences[fmt::format("weight gradient of layer {}", index)] = {relative_error(a.weights, b.weight_updates, size(b.nweights)),
-                                                                    kGradientTolerance};
-  differences[fmt::format("bias gradient of layer {}", index)] = {relative_error(a.biases, b.bias_updates, size(b.n)), kGradientTolerance};
-  if (b.batch_normalize)
-    differences[fmt::format("scale gradient of layer {}", index)] = {relative_error(a.scales, b.scale_updates, size(b.n)),
-                                                                     kGradientTolerance};
+// Gradients on top of what is left of those before.
+void compare_gradients(const layer& a, const layer& b, int index, Differences& differences) {
+  const auto compare = [&](const char* what, const float* ours, const float* stock, int count) {
+    differences[fmt::format("{} gradient of layer {}", what, index)] = {relative_error(ours, stock, size(count)), kGradientTolerance};
+  };
+  compare("weight", a.weight_updates, b.weight_updates, b.nweights);
+  compare("bias", a.bias_updates, b.bias_updates, b.n);
+  if (b.batch_normalize) compare("scale", a.scale_updates, b.scale_updates, b.n);
 }
 
 void compare_output(const layer& a, const layer& b, int index, Differences& differences) {
@@ -161,23 +157,22 @@ Differences Twins::compare_forward() {
   return differences;
 }
 
+void Twins::collect() { check(ours_->interpreter().collect()); }
+
 Differences Twins::compare() {
+  collect();
   Differences differences = compare_forward();
   const auto& graph = ours_->graph();
-  auto& gradients = ours_->interpreter().gradients(0);
   for (int node = 0; node < graph.size(); ++node) {
     const int index = graph[node].source;
     if (node < graph.first_layer() && graph[node].backward)
       compare_delta(ours_->net().layers[index], stock_->layers[index], index, differences);
-    if (graph[node].trainable())
-      compare_gradients({gradients.weights(node).data(), gradients.biases(node).data(), gradients.scales(node).data()},
-                        stock_->layers[index], index, differences);
+    if (graph[node].trainable()) compare_gradients(ours_->net().layers[index], stock_->layers[index], index, differences);
   }
   for (int i = 0; i < stock_->n; ++i) {
     const layer& a = ours_->net().layers[i];
     const bool wrapped = i >= case_.range.begin && i < case_.range.end;
-    if (a.type == CONVOLUTIONAL && !wrapped)
-      compare_gradients({a.weight_updates, a.bias_updates, a.scale_updates}, stock_->layers[i], i, differences);
+    if (a.type == CONVOLUTIONAL && !wrapped) compare_gradients(a, stock_->layers[i], i, differences);
   }
   return differences;
 }
@@ -201,7 +196,7 @@ Differences Twins::uncertainty() {
       const layer &a = other->layers[k], &b = stock_->layers[k];
       compare_output(a, b, k, differences);
       if (b.delta) compare_delta(a, b, k, differences);
-      if (b.type == CONVOLUTIONAL) compare_gradients({a.weight_updates, a.bias_updates, a.scale_updates}, b, k, differences);
+      if (b.type == CONVOLUTIONAL) compare_gradients(a, b, k, differences);
     }
     for (const auto& [name, difference] : differences) most[name].error = std::max(most[name].error, difference.error);
   }

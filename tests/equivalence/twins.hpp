@@ -50,10 +50,11 @@ class Twins {
   void forward();                               // as loaded, both
   void backward(bool last_subdivision = true);  // both, then our gradients are reduced if this was the batch's last part
   void update();                                // both
+  void collect();                               // our parameters and momentum, from their homes to the network
   void set_batch(int batch);
 
-  // What differs after forward, and after forward and backward: outputs, input deltas, gradients since the last update,
-  // rolling statistics.
+  // What differs after forward, and after forward and a batch's last backward: outputs, input deltas, gradients (in the
+  // momentum, as Darknet has them), rolling statistics.
   Differences compare_forward();
   Differences compare();
 

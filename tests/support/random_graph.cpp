@@ -3,7 +3,11 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <numeric>
+
+#include "program/program.hpp"
+#include "program/regions.hpp"
 
 namespace tessera::testing {
 
@@ -166,62 +170,137 @@ Graph random_graph(Rng& rng, int most_layers) {
   return graph;
 }
 
+plan::Layout one_cut(const Graph& graph, geometry::GridShares cut, std::vector<int> participants, int participant_count) {
+  plan::Layout layout;
+  layout.segments = {{graph.size(), std::move(cut), std::move(participants)}};
+  layout.participant_count = participant_count;
+  return layout;
+}
+
 plan::Layout random_layout(Rng& rng, const Graph& graph, Index batch) {
   struct Grid {
-    int n, y, x;
+    int n, c, y, x;
   };
-  const auto [n, y, x] = rng.pick(std::vector<Grid>{
-      {1, 1, 1}, {1, 2, 2}, {1, 3, 2}, {1, 1, 5}, {1, 4, 4}, {1, 1, 2}, {1, 2, 1}, {2, 1, 1}, {2, 2, 1}, {3, 1, 2}, {2, 2, 2}});
+  const std::vector<Grid> grids{{1, 1, 1, 1}, {1, 1, 2, 2}, {1, 1, 3, 2}, {1, 1, 1, 5}, {1, 1, 4, 4}, {1, 1, 1, 2}, {1, 1, 2, 1},
+                                {2, 1, 1, 1}, {2, 1, 2, 1}, {3, 1, 1, 2}, {2, 1, 2, 2}, {1, 2, 1, 1}, {1, 5, 1, 1}, {2, 3, 1, 1}};
   const bool equal = rng.chance(0.5);
   plan::Layout layout;
-  layout.grid = {random_shares(rng, static_cast<int>(std::min<Index>(n, batch)), equal), random_shares(rng, y, equal),
-                 random_shares(rng, x, equal)};
-  const int cells = static_cast<int>(layout.grid.cells());
-  const bool idle_coordinator = rng.chance(0.4);
-  layout.participant_count = cells + (idle_coordinator ? 1 : 0);
-  for (int cell = 0; cell < cells; ++cell) layout.participants.push_back(cell + (idle_coordinator ? 1 : 0));
-  rng.shuffle(layout.participants);
+  std::size_t cells = 0;
+  for (int end = graph.first_layer(); end < graph.size();) {
+    end = rng.chance(0.6) ? graph.size() : rng.between(end + 1, graph.size());
+    const auto [n, c, y, x] = rng.pick(grids);
+    const geometry::GridShares cut{random_shares(rng, static_cast<int>(std::min<Index>(n, batch)), equal), random_shares(rng, c, equal),
+                                   random_shares(rng, y, equal), random_shares(rng, x, equal)};
+    cells = std::max(cells, cut.cells());
+    layout.segments.push_back({end, cut, {}});
+  }
+  const int idle_host = rng.chance(0.4) ? 1 : 0;
+  layout.participant_count = static_cast<int>(cells) + idle_host;
+  std::vector<int> participants(cells);
+  std::iota(participants.begin(), participants.end(), idle_host);
+  for (plan::Segment& segment : layout.segments) {
+    rng.shuffle(participants);
+    segment.participants.assign(participants.begin(), participants.begin() + static_cast<std::ptrdiff_t>(segment.cut.cells()));
+  }
   layout.forward_starts = random_marks(rng, graph);
   layout.backward_ends = random_marks(rng, graph);
   layout.recompute = rng.chance(0.4);
   layout.boundary_first = rng.chance(0.5);
   layout.single_pass = rng.chance(0.5);
-  if (cells > 1 && rng.chance(0.4)) {
-    const int begin = rng.between(graph.first_layer(), graph.size() - 1);
-    layout.channel_nodes = {begin, rng.chance(0.5) ? graph.size() : rng.between(begin + 1, graph.size())};
-    layout.channel_shares = random_shares(rng, cells, equal);
-  }
+  layout.merge_at_home = rng.chance(0.5);
   return layout;
 }
 
-plan::Plan random_free_plan(Rng& rng, const Graph& graph, Index batch) {
+namespace {
+
+using Axis = Range Box::*;
+
+// `whole` in up to `participants` boxes, cut along any of `axes`, dealt out; the others' are empty.
+std::vector<Box> random_boxes(Rng& rng, const Box& whole, const std::vector<Axis>& axes, int participants) {
+  std::vector<Box> boxes = {whole};
+  while (static_cast<int>(boxes.size()) < participants && rng.chance(0.8)) {  // cut one box in two
+    Box& box = boxes[rng.below(boxes.size())];
+    const Axis axis = rng.pick(axes);
+    if ((box.*axis).size() < 2) continue;
+    const Index at = (box.*axis).begin + rng.between(1, static_cast<int>((box.*axis).size()) - 1);
+    Box rest = box;
+    (box.*axis).end = at;
+    (rest.*axis).begin = at;
+    boxes.push_back(rest);
+  }
+  boxes.resize(static_cast<std::size_t>(participants));
+  rng.shuffle(boxes);
+  return boxes;
+}
+
+void mark(std::vector<int>& marks, int node) {
+  marks.push_back(node);
+  std::sort(marks.begin(), marks.end());
+  marks.erase(std::unique(marks.begin(), marks.end()), marks.end());
+}
+
+// Whoever makes a part of an input must not read any other.
+bool makers_read_what_they_make(const Graph& graph, const plan::Plan& plan) {
+  const auto regions = program::regions(graph, plan, program::Mode::kTrain);
+  for (int node = 0; node < graph.first_layer(); ++node)
+    for (int p = 0; p < plan.participants; ++p)
+      if (const Box& made = plan.source(node, p); !made.empty() && !made.contains(regions.at(regions.held, node, p))) return false;
+  return true;
+}
+
+void make_inputs(Rng& rng, const Graph& graph, plan::Plan& plan, bool anywhere) {
+  const auto deal = [&](bool in_parts) {
+    plan.made.assign(graph.layers.size(), {});
+    for (int node = 0; node < graph.first_layer(); ++node) {
+      const Box whole = Box::whole(plan.batch, graph[node].out);
+      auto& made = plan.made[static_cast<std::size_t>(node)];
+      if (in_parts) {
+        made = random_boxes(rng, whole, {&Box::n, &Box::y, &Box::x}, plan.participants);
+      } else {
+        made.resize(static_cast<std::size_t>(plan.participants));
+        made[anywhere ? rng.below(made.size()) : static_cast<std::size_t>(plan.host)] = whole;
+      }
+    }
+  };
+  for (int attempt = 0; attempt < 4 && anywhere; ++attempt)
+    if (deal(true), makers_read_what_they_make(graph, plan)) return;
+  deal(false);
+}
+
+}  // namespace
+
+plan::Plan random_free_plan(Rng& rng, const Graph& graph, Index batch, bool anywhere) {
   plan::Plan plan;
   plan.batch = batch;
   plan.participants = rng.between(2, 5);
+  plan.host = anywhere ? rng.between(0, plan.participants - 1) : 0;
   plan.forward_starts = random_marks(rng, graph);
   plan.backward_ends = random_marks(rng, graph);
-  if (plan.forward_starts.empty() || plan.forward_starts.front() != graph.first_layer())
-    plan.forward_starts.insert(plan.forward_starts.begin(), graph.first_layer());
-  if (plan.backward_ends.empty() || plan.backward_ends.back() != graph.size() - 1) plan.backward_ends.push_back(graph.size() - 1);
+  mark(plan.forward_starts, graph.first_layer()), mark(plan.backward_ends, graph.size() - 1);
   for (int node = 0; node < graph.size(); ++node) {
-    std::vector<Box> boxes = {Box::whole(batch, graph[node].out)};
-    while (static_cast<int>(boxes.size()) < plan.participants && rng.chance(0.8)) {  // cut one box in two, along any axis
-      Box& box = boxes[rng.below(boxes.size())];
-      const auto axis = rng.pick(std::vector<Range Box::*>{&Box::n, &Box::c, &Box::y, &Box::x});
-      if ((box.*axis).size() < 2) continue;
-      const Index at = (box.*axis).begin + rng.between(1, static_cast<int>((box.*axis).size()) - 1);
-      Box rest = box;
-      (box.*axis).end = at;
-      (rest.*axis).begin = at;
-      boxes.push_back(rest);
+    const auto& layer = graph[node];
+    std::vector<Axis> axes{&Box::n, &Box::c, &Box::y, &Box::x};
+    if (layer.trainable()) axes = rng.chance(0.3) ? std::vector<Axis>{&Box::n, &Box::c} : std::vector<Axis>{&Box::n, &Box::y, &Box::x};
+    plan.owned.push_back(random_boxes(rng, Box::whole(batch, layer.out), axes, plan.participants));
+    std::vector<Box> homes(static_cast<std::size_t>(plan.participants));
+    if (layer.trainable()) {
+      const Index kernel = layer.kernel;
+      homes =
+          random_boxes(rng, {{0, layer.out.c}, {0, graph.input_channels(node)}, {0, kernel}, {0, kernel}}, {&Box::n}, plan.participants);
     }
-    boxes.resize(static_cast<std::size_t>(plan.participants));
-    rng.shuffle(boxes);
-    plan.owned.push_back(boxes);
+    plan.weights.push_back(std::move(homes));
+    plan.statistics.push_back(layer.batch_normalize && rng.chance(0.5) ? rng.between(0, plan.participants - 1) : plan::kMergedByAll);
+  }
+  for (int node = graph.first_layer(); node < graph.size(); ++node) {
+    if (!plan::cut_along_channels(plan, graph, node)) continue;
+    mark(plan.forward_starts, node), mark(plan.backward_ends, node);
+    if (node + 1 < graph.size()) mark(plan.forward_starts, node + 1);
+    if (node > graph.first_layer()) mark(plan.backward_ends, node - 1);
   }
   plan.recompute = rng.chance(0.4);
   plan.boundary_first = rng.chance(0.5);
   plan.single_pass = rng.chance(0.5);
+  make_inputs(rng, graph, plan, anywhere);
   return plan;
 }
 
@@ -237,12 +316,16 @@ std::string describe(const Graph& graph) {
 }
 
 std::string describe(const plan::Plan& plan) {
-  std::string text = fmt::format("\n  batch {} participants {} forward starts {} backward ends {}{}{}{}", plan.batch, plan.participants,
-                                 plan.forward_starts, plan.backward_ends, plan.recompute ? " recompute" : "",
+  std::string text = fmt::format("\n  batch {} participants {} host {} forward starts {} backward ends {}{}{}{}", plan.batch,
+                                 plan.participants, plan.host, plan.forward_starts, plan.backward_ends, plan.recompute ? " recompute" : "",
                                  plan.boundary_first ? " boundary first" : "", plan.single_pass ? " single pass" : "");
+  const auto row = [&](const char* name, const std::vector<Box>& boxes) {
+    text += fmt::format(" {}", name);
+    for (const Box& box : boxes) text += " " + (box.empty() ? std::string("-") : to_string(box));
+  };
   for (std::size_t node = 0; node < plan.owned.size(); ++node) {
-    text += fmt::format("\n  node {} owned", node);
-    for (const Box& box : plan.owned[node]) text += " " + (box.empty() ? std::string("-") : to_string(box));
+    text += fmt::format("\n  node {} statistics {}", node, plan.statistics[node]);
+    row("owned", plan.owned[node]), row("made", plan.made[node]), row("weights", plan.weights[node]);
   }
   return text;
 }

@@ -14,13 +14,16 @@ namespace tessera::testing {
 // one or two inputs, some layers below a `stopbackward`, some delivered.
 graph::Graph random_graph(Rng& rng, int most_layers);
 
-// A grid of one of the usual forms, often with unequal (now and then zero) shares, dealt to participants in any order;
-// participant 0 may own nothing. Any forward starts and backward ends.
+// The whole graph cut one way; the cells go to `participants`.
+plan::Layout one_cut(const graph::Graph& graph, geometry::GridShares cut, std::vector<int> participants, int participant_count);
+
+// Segments, each cut in one of the usual forms, often with unequal (now and then zero) shares, dealt to participants in any
+// order; participant 0, the host, may own nothing. Any forward starts and backward ends.
 plan::Layout random_layout(Rng& rng, const graph::Graph& graph, geometry::Index batch);
 
-// A plan in which every tensor is cut on its own, along any of n, c, y and x, and dealt out anew: what no layout gives,
-// but a plan may say.
-plan::Plan random_free_plan(Rng& rng, const graph::Graph& graph, geometry::Index batch);
+// A plan in which every array is cut on its own, tensors along any of n, c, y and x, and dealt out anew: what no layout
+// gives, but a plan may say. `anywhere`: host and makers of inputs, too; else both are participant 0.
+plan::Plan random_free_plan(Rng& rng, const graph::Graph& graph, geometry::Index batch, bool anywhere = false);
 
 // One line per layer, for the message of a failed test.
 std::string describe(const graph::Graph& graph);

@@ -4,6 +4,7 @@
 
 #include "base/thread_pool.hpp"
 #include "kernels/convolution.hpp"
+#include "kernels/convolution_backends.hpp"
 #include "tests/unit/kernels/support.hpp"
 
 namespace tessera::kernels::test {
@@ -79,7 +80,7 @@ void check_case(Backend backend, const Case& c, Random& random, int threads) {
   const auto reference = make(Backend::kReference, c.shape, single, none);
   const auto weights = random_values(random, static_cast<std::size_t>(c.shape.weight_elements()));
   const Box everything = Box::whole(c.batch, c.out_shape());
-  const std::size_t planned = convolution->scratch_bytes({c.out, c.in, c.out});
+  const std::size_t planned = convolution->scratch_bytes({c.out, c.in, {}, c.out});
   scratch.reserve(planned);
 
   const Box needed = c.input_needed();
@@ -300,6 +301,43 @@ TEST_CASE("convolution: large gradients") {
     }
 }
 
+// Winograd's algorithm within its bound of 1e-5 (check_case() asks for less), with everything that decides how it is cut: pads,
+// boxes inside the image and at its border, some of the filters only, and maps that are transformed in several parts.
+TEST_CASE("convolution: 3 x 3 layers with many channels equal the reference on random boxes") {
+  for (const Backend backend : fast_backends()) {
+    int used = 0;
+    for (unsigned seed = 1; seed <= 40; ++seed) {
+      CAPTURE(seed);
+      Random random(1000 + seed);
+      Case c;
+      const auto channels = [&] { return uniform(random, kWinogradLeastChannels, kWinogradLeastChannels + 41); };
+      c.shape = {channels(), uniform(random, 8, 33), uniform(random, 8, 33), channels(), 3, 1, static_cast<int>(uniform(random, 0, 4))};
+      c.batch = uniform(random, 2, 6);
+      c.out = {
+          random_range(random, c.batch), {0, c.shape.out_c}, random_range(random, c.shape.out_y()), random_range(random, c.shape.out_x())};
+      c.in = {random_range(random, c.batch), {0, c.shape.in_c}, random_range(random, c.shape.in_y), random_range(random, c.shape.in_x)};
+      used += winograd_pays(c.out, c.shape.in_c) + winograd_pays(c.in, c.shape.out_c);
+      check_case(backend, c, random, 1 + static_cast<int>(seed % 5));
+    }
+    CHECK(used >= 10);
+    Random random(7);
+    Case parts;
+    parts.shape = {40, 104, 90, 33, 3, 1, 1};
+    parts.batch = 3;
+    parts.out = Box::whole(parts.batch, parts.out_shape());
+    parts.in = Box::whole(parts.batch, parts.in_shape());
+    check_case(backend, parts, random, 2);
+  }
+}
+
+TEST_CASE("convolution: Winograd's algorithm computes what its share of products pays for") {
+  CHECK(winograd_pays(Box::whole(8, {512, 13, 13}), 256));
+  CHECK(!winograd_pays(Box::whole(8, {512, 1, 13}), 256));                          // half of each tile is thrown away
+  CHECK(!winograd_pays(Box::whole(1, {512, 13, 13}), 256));                         // few tiles for transforming the weights
+  CHECK(!winograd_pays(Box::whole(8, {512, 13, 13}), kWinogradLeastChannels - 1));  // few channels for transforming the input
+  CHECK(!winograd_pays({}, 256));
+}
+
 TEST_CASE("convolution: the same call gives the same bits, run after run, whatever the views") {
   for (const Backend backend : fast_backends())
     for (unsigned seed = 1; seed <= 12; ++seed) {
@@ -384,9 +422,9 @@ TEST_CASE("convolution: new weights are used after weights_changed(), packed one
 
 TEST_CASE("convolution: conversions between layouts are counted, and each tensor is converted once a call, or never for 1 x 1") {
   ConvolutionShape shape;
-  SUBCASE("3 x 3") { shape = {32, 20, 20, 48, 3, 1, 1}; }
+  SUBCASE("3 x 3") { shape = {kWinogradLeastChannels - 8, 20, 20, 48, 3, 1, 1}; }
   SUBCASE("1 x 1") { shape = {32, 20, 20, 48, 1, 1, 0}; }
-  const Box in = Box::whole(2, {32, 20, 20}), out = Box::whole(2, {48, 20, 20});
+  const Box in = Box::whole(2, {shape.in_c, 20, 20}), out = Box::whole(2, {48, 20, 20});
   // Read and written, four bytes each.
   const auto tensors = 8 * static_cast<std::uint64_t>(in.elements() + out.elements());
   const auto weight_bytes = 8 * static_cast<std::uint64_t>(shape.weight_elements());

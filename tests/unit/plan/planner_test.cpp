@@ -48,7 +48,21 @@ struct Sides {
   auto operator<=>(const Sides&) const = default;
 };
 
-Sides sides(const plan::Layout& layout) { return {layout.grid.rows.size(), layout.grid.columns.size(), layout.grid.samples.size()}; }
+Sides sides(const plan::Layout& layout) {
+  const auto& cut = layout.segments.front().cut;
+  return {cut.rows.size(), cut.columns.size(), cut.samples.size()};
+}
+
+// Nodes that are cut along channels.
+geometry::Range channel_nodes(const plan::Layout& layout) {
+  geometry::Range nodes{1, 1};
+  for (const auto& segment : layout.segments) {
+    nodes.end = segment.end;
+    if (segment.cut.channels.size() > 1) return nodes;
+    nodes.begin = segment.end;
+  }
+  return {};
+}
 
 Sides sides(const Plan& plan) {
   std::set<geometry::Index> rows, columns, samples;
@@ -135,7 +149,8 @@ TEST_CASE("samples are only cut apart where it clearly pays") {
 
 TEST_CASE("shares follow speeds") {
   const auto equal = choose(chain(2), 1, grid(1, 4), workers(4), kAnything);
-  for (const double share : equal.grid.columns) CHECK(share == Approx(equal.grid.columns[0]));
+  const auto& columns = equal.segments.front().cut.columns;
+  for (const double share : columns) CHECK(share == Approx(columns[0]));
 
   const Graph graph = chain(2);
   const auto unequal = choose(graph, 1, grid(1, 2), {{1, 1.0}, {2, 3.0}}, kAnything);
@@ -196,6 +211,31 @@ TEST_CASE("boundaries are computed first when that is asked for, or when it is f
   CHECK_FALSE(first(BoundaryFirst::kAuto, faster, 1));  // nobody waits
 }
 
+TEST_CASE("statistics of a layer are merged by one participant where that is faster") {
+  Graph graph = chain(3);
+  for (auto& layer : graph.layers) layer.batch_normalize = layer.trainable();
+  const auto at_home = [&](double seconds, int count) {
+    const plan::Cost cost = [seconds](const Plan& plan) { return plan.statistics.back() == plan::kMergedByAll ? 1.0 : seconds; };
+    return choose(graph, 2, {}, workers(count), cost).merge_at_home;
+  };
+  CHECK(at_home(0.9, 3));
+  CHECK_FALSE(at_home(0.999, 3));
+  CHECK_FALSE(at_home(0.9, 2));  // as many messages
+}
+
+TEST_CASE("whoever is named is the host, with or without a share") {
+  for (const int host : {0, 2}) {
+    LayoutRequest request;
+    request.host = host;
+    const Graph graph = chain(3);
+    const auto plan = plan::make_plan(graph, 2, choose(graph, 2, request, workers(3), kAnything));
+    REQUIRE_MESSAGE(plan, plan.error().message);
+    CHECK(plan->host == host);
+    CHECK(plan->source(0, host) == geometry::Box::whole(2, graph[0].out));
+    CHECK(plan->box(3, host).empty() == (host == 0));
+  }
+}
+
 TEST_CASE("the descent over single cuts reaches the best groups") {
   const std::vector<int> starts = {1, 3, 4, 7}, ends = {2, 6, 8};
   const auto away = [](const std::vector<int>& a, const std::vector<int>& b) {
@@ -234,7 +274,11 @@ TEST_CASE("simulated, what is chosen is valid, never worse than each or one, and
     const auto again = choose(graph, 2, grid(2, 2), workers(4), cost);
     CHECK(again.forward_starts == layout.forward_starts);
     CHECK(again.backward_ends == layout.backward_ends);
-    CHECK(again.participants == layout.participants);
+    REQUIRE(again.segments.size() == layout.segments.size());
+    for (std::size_t i = 0; i < layout.segments.size(); ++i) {
+      CHECK(again.segments[i].cut == layout.segments[i].cut);
+      CHECK(again.segments[i].participants == layout.segments[i].participants);
+    }
   }
 }
 
@@ -248,11 +292,11 @@ TEST_CASE("layers are cut along channels where the cost says so, and nowhere whe
     return seconds;
   };
   LayoutRequest request;
-  const auto chosen = [&] { return choose(chain(6), 2, request, workers(2), cost).channel_nodes; };
+  const auto chosen = [&](int count = 2) { return channel_nodes(choose(chain(6), 2, request, workers(count), cost)); };
   CHECK(chosen().empty());
   request.channels = Channels::kAuto;
   CHECK(chosen() == geometry::Range{4, 6});
-  CHECK(choose(chain(6), 2, request, workers(1), cost).channel_nodes.empty());
+  CHECK(chosen(1).empty());
   request.channels = Channels::kNodes, request.channel_nodes = {2, 3};
   CHECK(chosen() == geometry::Range{2, 3});
   request.rows = 2, request.columns = 1;
@@ -277,4 +321,14 @@ TEST_CASE("fewer devices are only named when they are clearly faster, and then t
   CHECK(seen == std::set<std::vector<int>>{{0, 2}, {0, 2, 4}, {0, 2, 4, 3}});
   CHECK_FALSE(plan::faster_with_fewer(chain(3), 1, grid(2, 2), devices, 5.2, cost).has_value());  // not by a twentieth
   CHECK_FALSE(plan::faster_with_fewer(chain(3), 1, {}, workers(1), 9, cost).has_value());
+  // A host that computes is the first member.
+  seen.clear();
+  LayoutRequest request;
+  request.host = 4;
+  plan::faster_with_fewer(chain(3), 1, request, devices, 9, [&](const Plan& plan, const std::vector<int>& members) {
+    CHECK(plan.host == 0);
+    seen.insert(members);
+    return 1.0;
+  });
+  CHECK(seen == std::set<std::vector<int>>{{4, 2}, {4, 2, 3}});
 }

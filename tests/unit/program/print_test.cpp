@@ -72,9 +72,10 @@ void check_steps(const std::vector<std::string>& lines, std::size_t& at, const s
     REQUIRE(words[1] == std::to_string(graph[step.node].source));
     REQUIRE(words[2] == program::to_string(step.op));
     REQUIRE(has(line, " (add) ") == step.accumulate);
+    REQUIRE(has(line, " (reduce) ") == (step.phase == program::Phase::kReduce));
     if (!step.box.empty()) REQUIRE(has(line, geometry::to_string(step.box)));
-    if (step.peer >= 0) REQUIRE(has(line, (program::is_send(step.op) ? " to " : " from ") + names[static_cast<std::size_t>(step.peer)]));
-    const auto bytes = program::message_bytes(graph, program, step);
+    if (step.peer >= 0) REQUIRE(has(line, (program::is_send(step) ? " to " : " from ") + names[static_cast<std::size_t>(step.peer)]));
+    const auto bytes = program::message_bytes(program, step);
     if (bytes > 0) REQUIRE(std::count(words.begin(), words.end(), std::to_string(bytes)) >= 1);
     for (const int buffer : {step.a, step.b, step.c})
       if (buffer >= 0) REQUIRE(has(line, fmt::format("#{} ", buffer)));
@@ -100,9 +101,13 @@ TEST_CASE("the text of a program has every step and every buffer") {
       std::size_t at = 0;
       REQUIRE(lines[at++] ==
               fmt::format("program of {} ({})", names[static_cast<std::size_t>(p)], mode == Mode::kTrain ? "training" : "test"));
-      check_steps(lines, at, "forward", c.graph, program, program.forward, 0, names, operations);
-      if (mode == Mode::kTrain)
-        check_steps(lines, at, "backward", c.graph, program, program.backward, program.forward.size(), names, operations);
+      std::size_t first = 0;
+      for (int number = 0; number < program::kPhases; ++number) {
+        const auto phase = static_cast<program::Phase>(number);
+        if (program.steps(phase).empty()) continue;
+        check_steps(lines, at, program::to_string(phase), c.graph, program, program.steps(phase), first, names, operations);
+        first += program.steps(phase).size();
+      }
       REQUIRE(lines[at++] == fmt::format("buffers: {}, arena {:.3f} MB", program.buffers.size(),
                                          static_cast<double>(program.arena_bytes) / (1024 * 1024)));
       if (!program.buffers.empty()) ++at;  // column titles
@@ -117,7 +122,9 @@ TEST_CASE("the text of a program has every step and every buffer") {
         REQUIRE(words[3] == (source < 0 ? "image" : std::to_string(source)));
         REQUIRE(has(lines[at], geometry::to_string(buffer.box)));
         REQUIRE(words[words.size() - 3] == std::to_string(buffer.bytes));
-        REQUIRE(words[words.size() - 2] == (buffer.external ? "caller's" : std::to_string(buffer.offset)));
+        REQUIRE(words[words.size() - 2] == (buffer.storage == program::Storage::kCaller       ? "caller's"
+                                            : buffer.storage == program::Storage::kParameters ? "parameter"
+                                                                                              : std::to_string(buffer.offset)));
         REQUIRE(words.back() == (buffer.first_step < 0 ? "unused" : fmt::format("{}-{}", buffer.first_step, buffer.last_step)));
         ++at;
       }
@@ -125,7 +132,7 @@ TEST_CASE("the text of a program has every step and every buffer") {
     }
   }
   // Every operation there is came up, under a name of its own.
-  CHECK(operations.size() == static_cast<std::size_t>(program::Op::kDropGradient) + 1);
+  CHECK(operations.size() == static_cast<std::size_t>(program::Op::kUpdate) + 1);
 }
 
 TEST_CASE("the table of layers has a line for every layer of the range") {
@@ -165,11 +172,7 @@ TEST_CASE("the table of devices says what each one owns, and that what is sent i
   layer.kernel = 3, layer.pad = 1;
   layer.out = {1, 8, 6};
   layer.delivered = true;
-  plan::Layout layout;
-  layout.grid.rows = {1, 1};
-  layout.participants = {1, 2};
-  layout.participant_count = 3;
-  const auto plan = plan::make_plan(graph, 2, layout);
+  const auto plan = plan::make_plan(graph, 2, testing::one_cut(graph, {{1}, {1}, {1, 1}, {1}}, {1, 2}, 3));
   REQUIRE_MESSAGE(plan, plan.error().message);
   const auto set = program::compile(graph, *plan, Mode::kTest);
   const auto lines = lines_of(program::devices_table(graph, *plan, set, {"boss", "anna", "bert"}));

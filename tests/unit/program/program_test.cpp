@@ -2,7 +2,9 @@
 #include <doctest/doctest.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <functional>
+#include <numeric>
 
 #include "graph/footprint.hpp"
 #include "plan/group_search.hpp"
@@ -16,34 +18,52 @@ using namespace tessera;
 using geometry::Box;
 using geometry::Index;
 using program::Op;
+using program::Phase;
 using program::Step;
 using testing::Rng;
 
 namespace {
 
-// conv 3x3 with batch norm, max-pool 2/1, conv 3x3 with batch norm, on a 2x2 grid, the coordinator owning nothing.
+// conv 3x3 with batch norm, max-pool 2/1, conv 3x3 with batch norm, conv 3x3 without, on an input whose delta is wanted.
 struct Example {
   graph::Graph graph;
   plan::Plan plan;
 };
 
-Example example() {
-  Example e;
-  e.graph.layers.resize(4);
-  for (int node = 0; node < 4; ++node) {
-    auto& l = e.graph.layers[static_cast<std::size_t>(node)];
+graph::Graph example_graph() {
+  graph::Graph graph;
+  graph.layers.resize(5);
+  for (int node = 0; node < 5; ++node) {
+    auto& l = graph.layers[static_cast<std::size_t>(node)];
     l.source = node;  // the range begins above layer 0: its input delta is wanted
-    l.out = {2, 8, 8};
+    l.out = {4, 8, 8};
     if (node == 0) continue;
     l.inputs = {node - 1};
     l.kind = node == 2 ? graph::LayerKind::kMaxpool : graph::LayerKind::kConvolutional;
     l.kernel = node == 2 ? 2 : 3;
     l.pad = 1;
-    l.batch_normalize = node != 2;
+    l.batch_normalize = node == 1 || node == 3;
     l.activation = node == 2 ? "linear" : "leaky";
   }
-  e.graph.layers.back().delivered = true;
-  e.plan = *plan::make_plan(e.graph, 2, {{{1}, {1, 1}, {1, 1}}, {1, 2, 3, 4}, 5, {}, {}, {}});
+  graph.layers.back().delivered = true;
+  return graph;
+}
+
+// On a 2x2 grid, the host owning nothing.
+Example example() {
+  Example e{example_graph(), {}};
+  e.plan = *plan::make_plan(e.graph, 2, testing::one_cut(e.graph, {{1}, {1}, {1, 1}, {1, 1}}, {1, 2, 3, 4}, 5));
+  return e;
+}
+
+// On four devices, the host one of them: two layers cut along rows, two along channels.
+Example two_segments() {
+  Example e{example_graph(), {}};
+  plan::Layout layout = testing::one_cut(e.graph, {{1}, {1, 1, 1, 1}, {1}, {1}}, {0, 1, 2, 3}, 4);
+  layout.segments.insert(layout.segments.begin(), plan::Segment{3, {{1}, {1}, {1, 1, 1, 1}, {1}}, {3, 0, 1, 2}});
+  layout.host = 2;
+  layout.single_pass = layout.merge_at_home = true;
+  e.plan = *plan::make_plan(e.graph, 2, layout);
   return e;
 }
 
@@ -79,10 +99,10 @@ struct Halo {
 Halo inner_halo(Index image, int grid, const std::vector<int>& starts) {
   const auto graph = yolov2_front(image, image);
   REQUIRE(graph::validate(graph));
-  plan::Layout layout;
-  layout.grid.rows = layout.grid.columns = std::vector<double>(static_cast<std::size_t>(grid), 1.0);
-  for (int cell = 0; cell < grid * grid; ++cell) layout.participants.push_back(cell + 1);
-  layout.participant_count = grid * grid + 1;
+  const std::vector<double> parts(static_cast<std::size_t>(grid), 1.0);
+  std::vector<int> participants(static_cast<std::size_t>(grid * grid));
+  std::iota(participants.begin(), participants.end(), 1);
+  plan::Layout layout = testing::one_cut(graph, {{1}, {1}, parts, parts}, participants, grid * grid + 1);
   for (int start : starts) layout.forward_starts.push_back(start + 1);  // node 0 is the input
   const auto plan = plan::make_plan(graph, 1, layout);
   REQUIRE(plan);
@@ -91,10 +111,11 @@ Halo inner_halo(Index image, int grid, const std::vector<int>& starts) {
   for (int row = 1; row + 1 < grid; ++row)
     for (int column = 1; column + 1 < grid; ++column) {
       const int tile = row * grid + column + 1;
-      for (const auto& group : regions.forward_fetches)
-        for (const auto& fetch : group)
-          if (fetch.to == tile)
-            for (const Box& box : geometry::subtract(fetch.box, plan->box(fetch.node, tile))) elements += box.elements();
+      for (const auto& group : regions.forward_needs)
+        for (const auto& need : group)
+          for (const Box& box : need.boxes)  // who does not make an input has none of it, not even its own part
+            for (const Box& missing : geometry::subtract(box, plan->box(need.node, tile)))
+              if (need.participant == tile) elements += missing.elements();
       for (int node = 1; node < graph.size(); ++node) {
         computed += graph::multiply_adds(graph, node, regions.at(regions.computed, node, tile));
         owned += graph::multiply_adds(graph, node, plan->box(node, tile));
@@ -106,33 +127,63 @@ Halo inner_halo(Index image, int grid, const std::vector<int>& starts) {
 
 }  // namespace
 
-TEST_CASE("the checker accepts the example's programs and notices each way of breaking them") {
-  const Example e = example();
-  const auto good = program::compile(e.graph, e.plan, program::Mode::kTrain);
-  REQUIRE(testing::check_programs(e.graph, e.plan, good).failure == "");
+TEST_CASE("the checker accepts the examples' programs and notices each step that is missing") {
   // Dropping any one step of any participant must show: there is no step too many.
   int dropped = 0;
-  for (std::size_t p = 0; p < good.programs.size(); ++p)
-    for (const bool backward : {false, true}) {
-      const auto& steps = backward ? good.programs[p].backward : good.programs[p].forward;
-      for (std::size_t i = 0; i < steps.size(); ++i) {
-        auto broken = good;
-        auto& list = backward ? broken.programs[p].backward : broken.programs[p].forward;
-        const Op op = list[i].op;
-        list.erase(list.begin() + static_cast<std::ptrdiff_t>(i));
-        if (op == Op::kMergeMoments && p == 0) continue;  // a participant without boxes keeps only rolling averages with it
-        INFO(fmt::format("participant {} {} step {} ({})", p, backward ? "backward" : "forward", i, to_string(op)));
-        REQUIRE(testing::check_programs(e.graph, e.plan, broken).failure != "");
-        ++dropped;
-      }
-    }
-  CHECK(dropped > 100);
+  for (const Example& e : {example(), two_segments()}) {
+    const auto good = program::compile(e.graph, e.plan, program::Mode::kTrain);
+    REQUIRE(testing::check_programs(e.graph, e.plan, good).failure == "");
+    for (std::size_t p = 0; p < good.programs.size(); ++p)
+      for (std::size_t phase = 0; phase < program::kPhases; ++phase)
+        for (std::size_t i = 0; i < good.programs[p].phases[phase].size(); ++i) {
+          auto broken = good;
+          auto& list = broken.programs[p].phases[phase];
+          INFO(fmt::format("participant {} {} step {} ({})", p, to_string(static_cast<Phase>(phase)), i, to_string(list[i].op)));
+          list.erase(list.begin() + static_cast<std::ptrdiff_t>(i));
+          REQUIRE(testing::check_programs(e.graph, e.plan, broken).failure != "");
+          ++dropped;
+        }
+  }
+  CHECK(dropped > 400);
+}
+
+TEST_CASE("the checker notices other ways of breaking programs") {
+  const Example e = example();
+  const auto good = program::compile(e.graph, e.plan, program::Mode::kTrain);
+  const auto find = [](program::ProgramSet& set, Phase list, std::function<bool(const Step&)> wanted) -> Step& {
+    for (auto& program : set.programs)
+      for (Step& step : program.steps(list))
+        if (wanted(step)) return step;
+    FAIL("no such step");
+    return set.programs[0].steps(list).front();
+  };
+  const auto op = [](Op op) { return [op](const Step& step) { return step.op == op; }; };
+  const auto reduces = [](const Step& step) { return step.phase == Phase::kReduce && step.op == Op::kReceive; };
   const std::vector<std::function<void(program::ProgramSet&)>> breaks = {
-      [](auto& set) { set.programs[1].buffers[0].offset = set.programs[1].buffers[1].offset; },  // overlap
-      [](auto& set) { set.programs[1].arena_bytes -= program::kBufferAlignment; },               // sizes are rounded up to it
-      [](auto& set) { std::swap(set.programs[1].forward[0], set.programs[1].forward.back()); },
-      [](auto& set) { set.programs[0].forward[0].transfer = set.programs[0].forward[1].transfer; },
-      [](auto& set) { set.programs[0].forward[0].box.y.end -= 1; },
+      [](auto& set) {  // two buffers in one place
+        auto& buffers = set.programs[1].buffers;
+        const auto in_arena = [](const program::Buffer& b) { return b.storage == program::Storage::kArena; };
+        const auto first = std::find_if(buffers.begin(), buffers.end(), in_arena);
+        const auto other = std::find_if(first + 1, buffers.end(), [&](const program::Buffer& b) {
+          return in_arena(b) && b.first_step <= first->last_step && first->first_step <= b.last_step;
+        });
+        REQUIRE(other != buffers.end());
+        other->offset = first->offset;
+      },
+      [](auto& set) { set.programs[1].arena_bytes -= program::kBufferAlignment; },  // sizes are rounded up to it
+      [](auto& set) { std::swap(set.programs[1].steps(Phase::kForward)[0], set.programs[1].steps(Phase::kForward).back()); },
+      [&](auto& set) { find(set, Phase::kLoad, op(Op::kSend)).transfer += 1; },
+      [&](auto& set) { find(set, Phase::kLoad, op(Op::kSend)).box.y.end -= 1; },
+      [&](auto& set) { find(set, Phase::kBackward, reduces).accumulate = false; },
+      [&](auto& set) { find(set, Phase::kBackward, reduces).phase = Phase::kBackward; },
+      [&](auto& set) { find(set, Phase::kBackward, reduces).b = -1; },
+      [&](auto& set) { find(set, Phase::kBackward, op(Op::kConvolutionWeights)).box.y.end -= 1; },
+      [&](auto& set) { find(set, Phase::kUpdate, op(Op::kUpdate)).box.n.end -= 1; },
+      [&](auto& set) { find(set, Phase::kShare, op(Op::kReceive)).box.n.end -= 1; },
+      [&](auto& set) { find(set, Phase::kShare, [](const Step& step) { return step.op == Op::kSend && step.c >= 0; }).c = -1; },
+      [&](auto& set) { std::swap(find(set, Phase::kGather, op(Op::kReceive)).a, find(set, Phase::kGather, op(Op::kReceive)).b); },
+      [](auto& set) { set.programs[1].home_filters[1].end -= 1; },
+      [](auto& set) { set.programs[2].stored_filters[3].begin += 1; },
   };
   for (std::size_t i = 0; i < breaks.size(); ++i) {
     auto broken = good;
@@ -142,21 +193,50 @@ TEST_CASE("the checker accepts the example's programs and notices each way of br
   }
 }
 
-TEST_CASE("compiling twice gives the same fingerprint, another plan another one") {
+TEST_CASE("one participant's program is the same compiled alone, and another plan or mode gives another fingerprint") {
   Rng rng(testing::seed());
   for (int i = 0; i < 200; ++i) {
     CAPTURE(i);
     const auto graph = testing::random_graph(rng, 8);
-    const auto plan = testing::random_free_plan(rng, graph, 2);
-    const auto set = program::compile(graph, plan, program::Mode::kTrain);
-    REQUIRE(program::fingerprint(set) == program::fingerprint(program::compile(graph, plan, program::Mode::kTrain)));
-    REQUIRE(program::fingerprint(set) != program::fingerprint(program::compile(graph, plan, program::Mode::kTest)));
+    const auto plan = testing::random_free_plan(rng, graph, 2, true);
+    const auto set = program::compile(graph, plan, program::Mode::kTrain), test = program::compile(graph, plan, program::Mode::kTest);
+    for (int p = 0; p < plan.participants; ++p) {
+      const auto& program = set.programs[static_cast<std::size_t>(p)];
+      REQUIRE(program::fingerprint(program) == program::fingerprint(program::compile(graph, plan, program::Mode::kTrain, p)));
+      REQUIRE(program::fingerprint(program) != program::fingerprint(test.programs[static_cast<std::size_t>(p)]));
+    }
   }
   const Example e = example();
   auto other = e.plan;
   std::swap(other.owned[1][1], other.owned[1][2]);
-  CHECK(program::fingerprint(program::compile(e.graph, e.plan, program::Mode::kTrain)) !=
-        program::fingerprint(program::compile(e.graph, other, program::Mode::kTrain)));
+  CHECK(program::fingerprint(program::compile(e.graph, e.plan, program::Mode::kTrain, 1)) !=
+        program::fingerprint(program::compile(e.graph, other, program::Mode::kTrain, 1)));
+}
+
+TEST_CASE("a large layer's weights have homes of equal size, and its gradients travel in pieces") {
+  graph::Graph graph;
+  graph.layers.resize(2);
+  graph.layers[0].out = {256, 4, 4};
+  graph.layers[0].backward = false;
+  auto& layer = graph.layers[1];
+  layer.kind = graph::LayerKind::kConvolutional;
+  layer.inputs = {0};
+  layer.kernel = 3, layer.pad = 1;
+  layer.out = {512, 4, 4};
+  layer.delivered = true;
+  const auto plan = *plan::make_plan(graph, 1, testing::one_cut(graph, {{1}, {1}, {1, 1, 1, 1}, {1}}, {1, 2, 3, 4}, 5));
+  CHECK(plan.filters(1, 0).empty());
+  for (int p = 1; p < 5; ++p) CHECK(plan.filters(1, p).size() == 512 / 4);
+  for (const auto& program : program::compile(graph, plan, program::Mode::kTrain).programs) {
+    Index sent = 0, messages = 0;
+    for (const Step& step : program.steps(Phase::kBackward)) {
+      if (step.phase != Phase::kReduce || step.op != Op::kSend) continue;
+      CHECK(step.box.elements() <= 1 << 16);
+      sent += step.box.elements(), ++messages;
+    }
+    CHECK(sent == (program.self == 0 ? 0 : 3 * graph.weights(1) / 4));
+    CHECK(messages >= sent >> 16);
+  }
 }
 
 TEST_CASE("halos of YOLOv2's first 16 layers at 608x608 are those computed by hand") {
@@ -191,16 +271,16 @@ TEST_CASE("what neighbours fetch is computed and on its way before the rest of a
     const auto set = program::compile(e.graph, e.plan, mode);
     for (int p = 1; p < e.plan.participants; ++p) {
       CAPTURE(p);
-      const auto& steps = set.programs[static_cast<std::size_t>(p)].forward;
+      const auto& program = set.programs[static_cast<std::size_t>(p)];
       Index cells = 0, before = 0, sent = 0;
       std::vector<Box> made;
-      for (const Step& step : steps) {
+      for (const Step& step : program.steps(Phase::kForward)) {
         if (step.node != 1) continue;
         if (step.op == Op::kConvolution) {
           for (const Box& other : made) CHECK(geometry::intersect(step.box, other).empty());
           made.push_back(step.box);
           cells += step.box.elements();
-        } else if (step.op == Op::kSend) {
+        } else if (step.op == Op::kSend && program.buffer(step.a).slot == program::Slot::kStored) {
           CHECK(geometry::subtract(step.box, made).empty());
           before = cells;
           ++sent;
@@ -219,7 +299,8 @@ TEST_CASE("computing insides of groups again takes less than four fifths of the 
   graph::Graph graph = yolov2_front(608, 608);
   graph.layers.back().delivered = true;
   for (auto& layer : graph.layers) layer.batch_normalize = layer.kind == graph::LayerKind::kConvolutional;
-  plan::Layout layout{{{1}, {1, 1, 1}, {1, 1}}, {1, 2, 3, 4, 5, 6}, 7, plan::starts_after_shrinking(graph), {}, {}};
+  plan::Layout layout = testing::one_cut(graph, {{1}, {1}, {1, 1, 1}, {1, 1}}, {1, 2, 3, 4, 5, 6}, 7);
+  layout.forward_starts = plan::starts_after_shrinking(graph);
   const auto arena = [&](bool recompute) {
     layout.recompute = recompute;
     std::size_t largest = 0;

@@ -12,7 +12,7 @@ using testing::Rng;
 
 namespace {
 
-constexpr int kCases = 10000;
+constexpr int kCases = 6000;
 
 struct Case {
   std::uint64_t seed;
@@ -25,9 +25,11 @@ Case random_case(std::uint64_t seed, bool free_plan) {
   Case c{seed, testing::random_graph(rng, rng.between(1, 9)), {}};
   const auto batch = rng.between(1, 3);
   if (free_plan) {
-    c.plan = testing::random_free_plan(rng, c.graph, batch);
+    c.plan = testing::random_free_plan(rng, c.graph, batch, true);
   } else {
-    const auto plan = plan::make_plan(c.graph, batch, testing::random_layout(rng, c.graph, batch));
+    auto layout = testing::random_layout(rng, c.graph, batch);
+    layout.host = rng.between(0, layout.participant_count - 1);
+    const auto plan = plan::make_plan(c.graph, batch, layout);
     REQUIRE_MESSAGE(plan, plan.error().message);
     c.plan = *plan;
   }

@@ -7,6 +7,7 @@
 #include <map>
 
 #include "program/compile.hpp"
+#include "tests/support/random_graph.hpp"
 
 using namespace tessera;
 using program::Op;
@@ -45,7 +46,7 @@ TEST_CASE("memory bytes of steps equal what the kernels read and write") {
   SUBCASE("windows that overlap: normalised before") { stride = 1; }
   const graph::Graph graph = convolution_and_pool(stride);
   REQUIRE(graph::validate(graph));
-  const auto plan = plan::make_plan(graph, 2, {{{1}, {1}, {1}}, {0}, 1, {}, {}, {}});
+  const auto plan = plan::make_plan(graph, 2, testing::one_cut(graph, {}, {0}, 1));
   REQUIRE(plan);
   const auto set = program::compile(graph, *plan, program::Mode::kTrain);
   const program::Program& program = set.programs.front();
@@ -60,6 +61,8 @@ TEST_CASE("memory bytes of steps equal what the kernels read and write") {
       {Op::kNormDelta, 3 * kOut},
       {Op::kConvolutionWeights, kIn + kOut + 2 * kWeights},  // adds to the gradient
       {Op::kConvolutionData, kOut + kWeights + kIn},
+      {Op::kInspect, kWeights},
+      {Op::kUpdate, 4 * kWeights},  // reads and writes weights and momentum
       {Op::kMergeMoments, 5 * 3 * 8},
       {Op::kMergeSums, 5 * 2 * 8},
   };
@@ -69,12 +72,12 @@ TEST_CASE("memory bytes of steps equal what the kernels read and write") {
   else
     expected.insert({{Op::kNormalize, 2 * kOut}, {Op::kMaxpool, pool}});
   std::map<Op, int> seen;
-  for (const auto* steps : {&program.forward, &program.backward})
-    for (const program::Step& step : *steps) {
+  for (const auto& steps : program.phases)
+    for (const program::Step& step : steps) {
       const auto found = expected.find(step.op);
       if (found == expected.end()) continue;
       INFO("step ", to_string(step.op));
-      CHECK(program::work(graph, program, step, 1).memory_bytes == found->second);
+      CHECK(program::work(graph, program, step).memory_bytes == found->second);
       ++seen[step.op];
     }
   // Every one of them is part of training such a network.
