@@ -188,7 +188,7 @@ class Checker {
     } else if (type == "normalization") {
       if (s.integer("size", 5) / 2 > now_.c)
         return fail(s.line_of("size"), "size={} reaches over more than the {} channels there are", s.integer("size", 5), now_.c);
-    } else if (type == "reorg") {
+    } else if (type == "reorg" || type == "reorg3d") {
       return shape_reorg(s, next);
     } else if (type == "upsample") {
       const long by = s.integer("stride", 2);
@@ -218,8 +218,6 @@ class Checker {
       if (!(s.real("alpha", 1) >= 0)) return fail(s.line_of("alpha"), "alpha={} must not be negative", s.text("alpha", ""));
     } else if (type == "scale_channels" || type == "sam") {
       return shape_product(type, s, next);
-    } else if (type == "reorg3d") {
-      return shape_reorg(s, next);
     } else if (type == "yolo" || type == "Gaussian_yolo") {
       return check_yolo(s);
     } else if (type == "region") {
