@@ -5,14 +5,22 @@
 #include <algorithm>
 #include <cctype>
 #include <cstdlib>
+#include <iterator>
 
 #include "base/text.hpp"
 
 namespace tessera::darknet {
 namespace {
 
+// Options are known by their letters and digits alone.
+std::string bare(std::string_view name) {
+  std::string letters;
+  std::copy_if(name.begin(), name.end(), std::back_inserter(letters), [](unsigned char c) { return std::isalnum(c); });
+  return letters;
+}
+
 const OptionSpec* find_option(std::span<const OptionSpec> options, std::string_view name) {
-  const auto found = std::find_if(options.begin(), options.end(), [&](const OptionSpec& o) { return name == o.name; });
+  const auto found = std::find_if(options.begin(), options.end(), [&](const OptionSpec& o) { return bare(name) == bare(o.name); });
   return found == options.end() ? nullptr : &*found;
 }
 
@@ -55,9 +63,10 @@ base::Result<std::vector<std::string>> normalize(std::span<const std::string> wo
       std::vector<std::string> names;
       for (const OptionSpec& known : options) names.emplace_back(known.name);
       const std::string near = base::nearest(name, names);
-      return base::error(base::ErrorCode::kInvalidArgument, "unknown option {}{}", word,
+      return base::error(base::ErrorCode::kInvalidArgument, "unknown option {}{}", base::quoted(word),
                          near.empty() ? "; `darknet help` lists all options" : fmt::format("; did you mean -{}?", near));
     }
+    name = option->name;
     if (option->kind == OptionKind::kFlag) {
       if (attached) return base::error(base::ErrorCode::kInvalidArgument, "option -{} takes no value, not '{}'", name, value);
       normal.push_back("--" + name);

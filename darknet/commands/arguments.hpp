@@ -1,4 +1,4 @@
-// The command line: Darknet's conventions (`-dont_show` = `--dont-show` = `--dont_show`, options anywhere,
+// The command line: Darknet's conventions (`-dont_show` = `--dont-show` = `--DontShow`, options anywhere,
 // before the sub-command too), types checked, unknown options refused with a suggestion.
 #pragma once
 

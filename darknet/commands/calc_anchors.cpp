@@ -1,5 +1,6 @@
 // darknet detector calc_anchors DATA -num_of_clusters N -width W -height H
 #include <algorithm>
+#include <limits>
 
 #include "base/text.hpp"
 #include "cfg/data_file.hpp"
@@ -24,10 +25,17 @@ base::Result<std::vector<data::BoxSize>> read_box_sizes(const std::vector<std::s
     if (labels->empty()) continue;
     TESSERA_ASSIGN(const data::ImageSize size, data::read_image_size(image));
     const double scale = std::min(width / size.width, height / size.height);
-    for (const data::Label& label : *labels)
-      if (label.w > 0 && label.h > 0) boxes.push_back({label.w * size.width * scale, label.h * size.height * scale});
+    for (const data::Label& label : *labels) boxes.push_back({label.w * size.width * scale, label.h * size.height * scale});
   }
   return boxes;
+}
+
+// Of the .data file: classes=, or as many as there are names; a label of any other class is a mistake.
+base::Result<int> class_count(const cfg::DataFile& data) {
+  if (data.classes > 0) return data.classes;
+  if (data.names.empty() && data.labels.empty()) return std::numeric_limits<short>::max();
+  TESSERA_ASSIGN(const std::vector<std::string> names, cfg::read_names(data, 0));
+  return static_cast<int>(names.size());
 }
 
 std::string anchor_list(const data::Anchors& anchors, double unit, int digits) {
@@ -46,6 +54,8 @@ base::Result<int> run_calc_anchors(const Arguments& arguments) {
     return base::error(base::ErrorCode::kInvalidArgument, "-width {} -height {}: both must be at least 1", width, height);
   TESSERA_ASSIGN(const cfg::DataFile data, cfg::read_data_file(arguments.operand(0)));
   TESSERA_ASSIGN(const std::vector<std::string> images, read_image_list(data, "train", data.train));
+  TESSERA_ASSIGN(const int classes, class_count(data));
+  TESSERA_TRY(preflight_list(data, "train", images, {classes}));
   TESSERA_ASSIGN(const std::vector<data::BoxSize> boxes, read_box_sizes(images, static_cast<double>(width), static_cast<double>(height)));
   TESSERA_ASSIGN(const data::Anchors anchors, data::find_anchors(boxes, static_cast<int>(std::clamp(count, -1L, 100000L)),
                                                                  static_cast<std::uint64_t>(arguments.integer("seed", 1))));

@@ -121,7 +121,7 @@ base::Result<int> run_classifier_train(const Arguments& arguments) {
   options.test_every = test_interval(arguments, images->size(), rows);
   options.precision_name = "top-1 accuracy";
   options.truth_columns = net->truths;
-  options.multi_scale = net->random != 0;
+  if (net->random) options.sizes = cfg::multi_scale_sizes(loaded.cfg);
   TrainingHooks hooks;
   hooks.make = [&](std::uint64_t sample, const data::BatchShape& shape, float* input, float* truth) {
     return samples.make(sample, shape, input, truth);

@@ -12,6 +12,7 @@
 #include "darknet/training/evaluate.hpp"
 #include "darknet/upstream/image_drawing.hpp"
 #include "data/image_file.hpp"
+#include "data/label_file.hpp"
 
 namespace tessera::darknet {
 namespace {
@@ -48,7 +49,7 @@ base::Status save_labels(const std::string& image, const std::vector<observe::De
   std::string text;
   for (const observe::DetectedObject& object : objects)
     text += fmt::format("{} {:.6f} {:.6f} {:.6f} {:.6f}\n", object.class_id, object.box.x, object.box.y, object.box.w, object.box.h);
-  return base::write_file_atomically(std::filesystem::path(image).replace_extension(".txt").string(), text);
+  return base::write_file_atomically(data::label_path(image), text);
 }
 
 base::Result<int> test_images(const Arguments& arguments, const LoadedNetwork& loaded, const std::vector<std::string>& names,
@@ -69,7 +70,9 @@ base::Result<int> test_images(const Arguments& arguments, const LoadedNetwork& l
   nlohmann::json frames = nlohmann::json::array();
   int failures = 0;
   for (const std::string& path : images) {
-    auto picture = data::read_image(path);
+    std::string damage;
+    auto picture = data::read_image(path, &damage);
+    if (!damage.empty()) fmt::print(stderr, "warning: {}\n", damage);
     if (!picture) {
       if (images.size() == 1) return tl::unexpected(picture.error());
       fmt::print(stderr, "darknet: {}; it is skipped\n", picture.error().message);
@@ -85,7 +88,7 @@ base::Result<int> test_images(const Arguments& arguments, const LoadedNetwork& l
     TESSERA_TRY(data::write_image(picture_path, *picture));
     if (show && show_picture("predictions", *picture, 0)) break;
   }
-  if (json_out) TESSERA_TRY(base::write_file_atomically(out, frames.dump(1) + "\n"));
+  if (json_out) TESSERA_TRY(base::write_file_atomically(out, frames.dump(1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n"));
   return failures > 0 ? kExitFailure : 0;
 }
 

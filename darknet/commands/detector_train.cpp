@@ -1,6 +1,8 @@
 // darknet detector train DATA CFG [WEIGHTS]
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <limits>
 
 #include "cfg/data_file.hpp"
 #include "darknet/commands/commands.hpp"
@@ -35,6 +37,16 @@ base::Status check_head(const LoadedNetwork& loaded) {
   return {};
 }
 
+// Objects of one picture that every head can be told.
+int most_boxes(const network* net) {
+  int most = std::numeric_limits<int>::max();
+  for (int i = 0; i < net->n; ++i) {
+    const layer& l = net->layers[i];
+    if (l.type == YOLO || l.type == REGION) most = std::min({most, l.max_boxes, l.truths / (l.coords > 0 ? l.coords + 1 : 5)});
+  }
+  return most;
+}
+
 void append_line(const std::string& path, const std::string& line) {
   std::ofstream file(path, std::ios::app);
   file << line << '\n';
@@ -49,7 +61,7 @@ base::Result<int> run_detector_train(const Arguments& arguments) {
   TESSERA_ASSIGN(LoadedNetwork loaded, load_network_file(cfg_path, resume.state.seed, gradients(arguments)));
   network* net = loaded.net.get();
 
-  PreflightInput preflight_input{&loaded.cfg, &data_file, arguments.has("map"), weights_bytes(net)};
+  PreflightInput preflight_input{&loaded.cfg, &data_file, arguments.has("map"), weights_bytes(net), most_boxes(net)};
   TESSERA_ASSIGN(const PreflightResult preflight, preflight_detector(preflight_input));
   TESSERA_TRY(check_head(loaded));
   const layer* head = detection_head(net);
@@ -72,7 +84,7 @@ base::Result<int> run_detector_train(const Arguments& arguments) {
   options.test_every = test_interval(arguments, preflight.train.size(),
                                      static_cast<std::uint64_t>(net->batch) * static_cast<std::uint64_t>(net->subdivisions));
   options.truth_columns = head->truths;
-  options.multi_scale = multi_scale;
+  if (multi_scale) options.sizes = cfg::multi_scale_sizes(loaded.cfg);
 
   TrainingHooks hooks;
   hooks.make = [&](std::uint64_t sample, const data::BatchShape& shape, float* input, float* truth) {

@@ -51,6 +51,7 @@ base::Result<int> run_detector_map(const Arguments& arguments) {
   TESSERA_ASSIGN(const DetectorUnderTest test, load_detector_for_test(arguments));
   TESSERA_ASSIGN(const std::vector<std::string> images, read_image_list(test.data_file, "valid", test.data_file.valid));
   TESSERA_ASSIGN(const observe::PrecisionSettings settings, precision_settings(arguments, test.loaded.cfg.classes));
+  TESSERA_TRY(preflight_list(test.data_file, "valid", images, {test.loaded.cfg.classes}));
   DetectionSettings detection;
   detection.nms_threshold = static_cast<float>(arguments.real("nms", detection.nms_threshold));
   const base::TimePoint start = base::Clock::now();
@@ -64,6 +65,7 @@ base::Result<int> run_detector_map(const Arguments& arguments) {
 base::Result<int> run_detector_recall(const Arguments& arguments) {
   TESSERA_ASSIGN(const DetectorUnderTest test, load_detector_for_test(arguments));
   TESSERA_ASSIGN(const std::vector<std::string> images, read_image_list(test.data_file, "valid", test.data_file.valid));
+  TESSERA_TRY(preflight_list(test.data_file, "valid", images, {test.loaded.cfg.classes}));
   TESSERA_ASSIGN(const std::vector<observe::TrueObject> objects, read_objects(images, test.loaded.cfg.classes));
   const double iou_threshold = arguments.real("iou_thresh", 0.5);
   DetectionSettings settings;
@@ -90,9 +92,6 @@ base::Result<int> run_detector_recall(const Arguments& arguments) {
                static_cast<double>(proposals) / (image.index + 1), 100 * iou_sum * share, 100 * static_cast<double>(correct) * share);
     return {};
   }));
-  if (total == 0)
-    return base::error(base::ErrorCode::kInvalidArgument, "{}: none of the images of valid= has a labelled object; recall needs some",
-                       test.data_file.where("valid"));
   return 0;
 }
 
@@ -103,6 +102,7 @@ base::Result<int> run_detector_valid(const Arguments& arguments) {
     return base::error(base::ErrorCode::kInvalidArgument, "{}: map= is for class trees; run `darknet detector valid2`, which is upstream's",
                        data.where("map"));
   TESSERA_ASSIGN(const std::vector<std::string> images, read_image_list(data, "valid", data.valid));
+  TESSERA_TRY(preflight_list(data, "valid", images, {.labels = false}));
   TESSERA_ASSIGN(const std::unique_ptr<observe::ResultWriter> writer, observe::make_result_writer(data, test.names, arguments.text("out")));
   DetectionSettings settings;
   settings.score_threshold = static_cast<float>(arguments.real("thresh", settings.score_threshold));

@@ -36,7 +36,7 @@ Gradients gradients(const Arguments& arguments) {
 }
 
 base::Result<LoadedNetwork> load_network_for_test(const std::string& cfg, const std::string& weights, const Arguments& arguments) {
-  TESSERA_ASSIGN(LoadedNetwork loaded, load_network_file(cfg, 0));
+  TESSERA_ASSIGN(LoadedNetwork loaded, load_network_for_one_picture(cfg));
   if (arguments.has("letter_box")) {
     NetSettings settings = settings_of(*loaded.net);
     settings.stretch = false;
@@ -47,7 +47,6 @@ base::Result<LoadedNetwork> load_network_for_test(const std::string& cfg, const 
   TESSERA_ASSIGN(const WeightsInfo info, load_weights_file(loaded.net.get(), weights, all));
   loaded.weights_hash = info.hash;
   loaded.weights = weights;
-  set_batch_network(loaded.net.get(), 1);
   TESSERA_ASSIGN(loaded.inference, attach_inference(loaded.net.get(), loaded.cfg.distributed, engine_options(arguments, 0)));
   return loaded;
 }

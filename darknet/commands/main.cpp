@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <exception>
+#include <new>
 #include <string>
 #include <vector>
 
@@ -122,6 +123,8 @@ int main(int argc, char** argv) {
     return dispatch(argc, argv);
   } catch (const UpstreamError& failure) {  // upstream's own exit, turned into an exception
     return print_error(failure.what(), kExitFailure);
+  } catch (const std::bad_alloc&) {
+    return print_error("there is not enough memory; lower batch=, raise subdivisions=, lower width= and height=", kExitFailure);
   } catch (const std::exception& failure) {
     return print_error(fmt::format("internal error: {}", failure.what()), kExitFailure);
   }

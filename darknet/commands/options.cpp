@@ -44,7 +44,7 @@ constexpr OptionSpec kOptions[] = {
     {"hier", kReal, "threshold in a class tree (default 0.5)"},
     {"nms", kReal, "overlap above which the weaker detection goes (default 0.45)"},
     {"ext_output", kFlag, "print boxes in pixels"},
-    {"save_labels", kFlag, "write what was found as a label file beside each image"},
+    {"save_labels", kFlag, "write what was found as the label file of each image, where training would read it"},
     {"out", kText, "results: x.json, a picture, or the beginning of result files' names"},
     {"data", kText, ".data file with the class names"},
     {"num_of_clusters", kInteger, "anchors to find (default 5)"},

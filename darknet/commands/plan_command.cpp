@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "cfg/cfg_limits.hpp"
 #include "cluster/planning.hpp"
 #include "darknet/commands/commands.hpp"
 #include "darknet/upstream/dialect.hpp"
@@ -41,12 +42,6 @@ struct Cluster {
 
 using Outcome = cluster::Planned;
 
-// Upstream allocates tensors for a whole batch while it parses; shapes need none.
-void shrink_batch(cfg::CfgFile& file) {
-  for (cfg::CfgOption& option : file.sections.front().options)
-    if (option.key == "batch" || option.key == "subdivisions") option.value = "1";
-}
-
 base::Result<Subject> read_subject(const Arguments& arguments) {
   TESSERA_ASSIGN(cfg::CfgFile file, cfg::read_cfg_file(arguments.operand(0)));
   TESSERA_ASSIGN(cfg::Cfg cfg, cfg::check_cfg(std::move(file)));
@@ -66,7 +61,7 @@ base::Result<Subject> read_subject(const Arguments& arguments) {
     TESSERA_TRY(cfg::set_key(subject.settings, "grid", grid, "-grid " + grid));
   }
 
-  shrink_batch(cfg.file);
+  cfg::set_batch_of_one(cfg.file);  // upstream allocates tensors for a whole batch while it parses; shapes need none
   TESSERA_ASSIGN(const auto net, parse_network(cfg));
   use_true_gradients(net.get());
   TESSERA_ASSIGN(auto range, distributed::wrappable_range(*net, section.first_layer));

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <iostream>
+#include <iterator>
 
 #include "base/text.hpp"
 
@@ -32,14 +33,14 @@ base::Result<DetectorUnderTest> load_detector_for_test(const Arguments& argument
 }
 
 base::Result<std::vector<std::string>> images_to_test(const std::string& image, const Arguments& arguments) {
-  if (!image.empty()) return std::vector<std::string>{image};
+  if (!image.empty()) return std::vector<std::string>{base::local_path(image)};
   if (::isatty(STDIN_FILENO))
     return base::error(base::ErrorCode::kInvalidArgument,
                        "no image is given; name one after the weights, or list images on stdin: `darknet {} ... < list.txt`",
                        arguments.positional.front());
   std::vector<std::string> images;
-  for (std::string line; std::getline(std::cin, line);)
-    if (const std::string path = base::trimmed(line); !path.empty()) images.push_back(path);
+  for (const std::string& line : base::lines_of(base::decoded_text(std::string{std::istreambuf_iterator<char>(std::cin), {}})))
+    if (!line.empty()) images.push_back(base::local_path(line));
   if (images.empty())
     return base::error(base::ErrorCode::kInvalidArgument, "no image is given; name one after the weights, or list images on stdin");
   return images;

@@ -34,7 +34,9 @@ void fit_picture(const cv::Mat& picture, bool stretched, int width, int height, 
 }
 
 base::Result<PreparedImage> prepare(int index, const std::string& path, bool stretched, int width, int height) {
-  TESSERA_ASSIGN(const cv::Mat picture, data::read_image(path));
+  std::string damage;
+  TESSERA_ASSIGN(const cv::Mat picture, data::read_image(path, &damage));
+  if (!damage.empty()) fmt::print(stderr, "warning: {}; it counts all the same\n", damage);
   PreparedImage prepared{index, picture.cols, picture.rows, std::vector<float>(static_cast<std::size_t>(3) * width * height)};
   fit_picture(picture, stretched, width, height, prepared.planes.data());
   return prepared;

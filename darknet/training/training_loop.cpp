@@ -35,16 +35,12 @@ int terminal_columns() {
 
 }  // namespace
 
-InputSize multi_scale_size(std::uint64_t seed, std::uint64_t iteration, std::uint64_t iterations, InputSize cfg) {
+cfg::InputSize multi_scale_size(std::uint64_t seed, std::uint64_t iteration, std::uint64_t iterations, cfg::InputSize own,
+                                const std::vector<cfg::InputSize>& sizes) {
   const std::uint64_t last = std::min<std::uint64_t>(200, iterations / 10);
-  if (iteration < kResizeEvery || iteration + last >= iterations) return cfg;
-  const int step = std::min(cfg.width, cfg.height) < 128 ? 8 : 32;
-  const int least = std::max(1, static_cast<int>(std::ceil(0.7 * cfg.width / step))),
-            most = std::max(least, static_cast<int>(1.4 * cfg.width / step));
+  if (sizes.empty() || iteration < kResizeEvery || iteration + last >= iterations) return own;
   data::SampleRng rng(seed, iteration / kResizeEvery, 0x512E);
-  const int width = step * (least + static_cast<int>(rng.below(static_cast<std::uint64_t>(most - least) + 1)));
-  const int height = std::max(step, step * static_cast<int>(std::lround(static_cast<double>(width) * cfg.height / cfg.width / step)));
-  return {width, height};
+  return sizes[rng.below(sizes.size())];
 }
 
 base::Status check_resizable(const cfg::Cfg& cfg) {
@@ -88,8 +84,8 @@ base::Status TrainingLoop::open_log() {
 }
 
 data::BatchShape TrainingLoop::shape_at(std::uint64_t iteration) const {
-  InputSize size{cfg_width_, cfg_height_};
-  if (options_.multi_scale) size = multi_scale_size(options_.seed, iteration, static_cast<std::uint64_t>(net_->max_batches), size);
+  const cfg::InputSize size =
+      multi_scale_size(options_.seed, iteration, static_cast<std::uint64_t>(net_->max_batches), {cfg_width_, cfg_height_}, options_.sizes);
   return {net_->batch * net_->subdivisions, size.width, size.height, net_->c, options_.truth_columns};
 }
 

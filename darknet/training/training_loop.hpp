@@ -13,6 +13,7 @@
 #include "base/clock.hpp"
 #include "base/result.hpp"
 #include "cfg/cfg_check.hpp"
+#include "cfg/cfg_limits.hpp"
 #include "darknet/training/engine.hpp"
 #include "darknet/training/training_state.hpp"
 #include "data/batch_loader.hpp"
@@ -28,7 +29,7 @@ struct TrainingOptions {
   std::string precision_name = "mAP";
   int truth_columns = 0;
   int loader_threads = 1;
-  bool multi_scale = false;  // random=1
+  std::vector<cfg::InputSize> sizes;  // that random=1 draws from; empty: the cfg's alone
   bool verbose = false;
 };
 
@@ -87,13 +88,10 @@ class TrainingLoop {
   double computing_seconds_ = 0;
 };
 
-// Side lengths for multi-scale training at one iteration: the cfg's times 0.7 to 1.4 in steps of 32 (8 for inputs
-// smaller than 128), a new one every 10 iterations, and the cfg's own for the first 10 and the last tenth (at most
-// 200 iterations). Depends on its arguments only.
-struct InputSize {
-  int width = 0, height = 0;
-};
-InputSize multi_scale_size(std::uint64_t seed, std::uint64_t iteration, std::uint64_t iterations, InputSize cfg);
+// The input's size for multi-scale training at one iteration: one of `sizes` (cfg::multi_scale_sizes()), a new one every 10
+// iterations, and the cfg's own for the first 10 and the last tenth (at most 200 iterations). Depends on its arguments only.
+cfg::InputSize multi_scale_size(std::uint64_t seed, std::uint64_t iteration, std::uint64_t iterations, cfg::InputSize own,
+                                const std::vector<cfg::InputSize>& sizes);
 
 // random=1 needs layers that upstream's resize_network() knows.
 [[nodiscard]] base::Status check_resizable(const cfg::Cfg& cfg);

@@ -20,7 +20,7 @@ done
 for library in openblas libzmq fmt spdlog; do
   pkg-config --exists "$library" || fail "library $library not found; $install_hint"
 done
-for header in zmq.hpp nlohmann/json.hpp CLI/CLI.hpp tl/expected.hpp xxhash.h doctest/doctest.h; do
+for header in zmq.hpp nlohmann/json.hpp CLI/CLI.hpp tl/expected.hpp xxhash.h doctest/doctest.h png.h; do
   has_header "$header" || fail "header <$header> not found; $install_hint"
 done
 

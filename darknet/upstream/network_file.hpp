@@ -36,6 +36,9 @@ enum class Gradients { kTrue, kStock };
 [[nodiscard]] base::Result<LoadedNetwork> load_network_file(const std::string& cfg, std::uint64_t seed,
                                                             Gradients gradients = Gradients::kTrue);
 
+// As the testing commands need it: one picture at a time, whatever the cfg's batch is.
+[[nodiscard]] base::Result<LoadedNetwork> load_network_for_one_picture(const std::string& cfg);
+
 // The network of a checked cfg, its weights random, as upstream's parser and our layers make it.
 [[nodiscard]] base::Result<std::unique_ptr<network, NetworkDeleter>> parse_network(const cfg::Cfg& cfg);
 

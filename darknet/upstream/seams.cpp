@@ -11,7 +11,6 @@
 #include <cstring>
 #include <ctime>
 #include <string>
-#include <thread>
 
 #include <darknet.h>
 #include "cfg/cfg_check.hpp"
@@ -23,26 +22,16 @@
 namespace tessera::darknet {
 namespace {
 
-const std::thread::id main_thread = std::this_thread::get_id();
-
-// Unwinds to main(). Upstream's loader threads have nobody to catch it, so there the process ends.
-[[noreturn]] void fail(const std::string& message) {
-  if (std::this_thread::get_id() == main_thread) throw UpstreamError(message);
-  std::fflush(stdout);
-  fmt::print(stderr, "darknet: {}\n", message);
-  std::_Exit(1);
-}
-
 template <typename T>
 T value_or_fail(base::Result<T> result) {
-  if (!result) fail(result.error().message);
+  if (!result) fail_upstream(result.error().message);
   return std::move(*result);
 }
 
 }  // namespace
 }  // namespace tessera::darknet
 
-using tessera::darknet::fail;
+using tessera::darknet::fail_upstream;
 using tessera::darknet::value_or_fail;
 
 extern "C" {
@@ -69,9 +58,9 @@ void __wrap_save_weights_upto(network* net, char* filename, int cutoff) {
 
 void __wrap_save_weights(network* net, char* filename) { __wrap_save_weights_upto(net, filename, net->n); }
 
-void __wrap_file_error(char* filename) { fail(fmt::format("{}: cannot open: {}", filename, std::strerror(errno))); }
+void __wrap_file_error(char* filename) { fail_upstream(fmt::format("{}: cannot open: {}", filename, std::strerror(errno))); }
 
-void __wrap_error(const char* message) { fail(message); }
+void __wrap_error(const char* message) { fail_upstream(message); }
 
 detection* __real_get_network_boxes(network* net, int w, int h, float thresh, float hier, int* map, int relative, int* num);
 

@@ -13,6 +13,7 @@
 #include <filesystem>
 #include <memory>
 
+#include "base/file_kind.hpp"
 #include "darknet/upstream/weights_layout.hpp"
 
 static_assert(std::endian::native == std::endian::little, "weights files are little-endian");
@@ -144,7 +145,10 @@ base::Status match_sizes(const network* net, const std::string& path, const Load
 base::Result<Header> read_header(std::FILE* file, const std::string& path, std::uint64_t file_bytes) {
   std::int32_t version[3];
   if (file_bytes < kNarrowHeader || std::fread(version, sizeof version, 1, file) != 1)
-    return base::error(base::ErrorCode::kInvalidArgument, "{}: is no weights file: {} bytes are less than its header", path, file_bytes);
+    return base::error(base::ErrorCode::kInvalidArgument, "{}: is no weights file: {} bytes are less than its header{}", path, file_bytes,
+                       base::it_is(path));
+  if (const base::FileNature nature = base::nature_of_file(path); nature.kind != base::FileKind::kWeights && !nature.name.empty())
+    return base::error(base::ErrorCode::kInvalidArgument, "{}: is no weights file{}", path, base::it_is(path));
   Header header;
   header.transposed = version[0] > 1000 || version[1] > 1000;
   if (version[0] < 0 || version[1] < 0 || (!header.transposed && version[0] > 10))

@@ -12,6 +12,9 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
+
+#include "base/file_kind.hpp"
 
 namespace tessera::base {
 namespace {
@@ -31,6 +34,25 @@ std::size_t edit_distance(std::string_view a, std::string_view b) {
       if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1]) table[i][j] = std::min(table[i][j], table[i - 2][j - 2] + 1);
     }
   return table[a.size()][b.size()];
+}
+
+void append_utf8(std::string& text, char32_t letter) {
+  const auto add = [&](char32_t bits) { text += static_cast<char>(static_cast<unsigned char>(bits)); };
+  if (letter < 0x80) return add(letter);
+  const int more = letter < 0x800 ? 1 : letter < 0x10000 ? 2 : 3;
+  add((0xFF00u >> (more + 1) & 0xFF) | letter >> 6 * more);
+  for (int i = more; i-- > 0;) add(0x80 | (letter >> 6 * i & 0x3F));
+}
+
+// Bytes of the UTF-8 character at the start of a text that is not empty; 0: it is none.
+std::size_t utf8_length(std::string_view text) {
+  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
+  if (byte(0) < 0x80) return 1;
+  const std::size_t length = byte(0) >= 0xF8 ? 0 : byte(0) >= 0xF0 ? 4 : byte(0) >= 0xE0 ? 3 : byte(0) >= 0xC2 ? 2 : 0;
+  if (length == 0 || text.size() < length) return 0;
+  for (std::size_t i = 1; i < length; ++i)
+    if ((byte(i) & 0xC0) != 0x80) return 0;
+  return length;
 }
 
 }  // namespace
@@ -83,14 +105,81 @@ base::Status check_regular(const std::string& path, std::string_view what) {
   return {};
 }
 
-base::Result<std::vector<std::string>> read_lines(const std::string& path, std::string_view what) {
-  TESSERA_TRY(check_regular(path, what));
-  std::ifstream file(path);
-  if (!file) return base::error(base::ErrorCode::kNotFound, "{}: cannot open the {}: {}", path, what, std::strerror(errno));
+std::string decoded_text(std::string_view bytes) {
+  if (bytes.starts_with("\xEF\xBB\xBF")) return std::string(bytes.substr(3));
+  const bool little = bytes.starts_with("\xFF\xFE") || (bytes.size() >= 4 && bytes[0] && !bytes[1] && bytes[2] && !bytes[3]);
+  const bool big = bytes.starts_with("\xFE\xFF") || (bytes.size() >= 4 && !bytes[0] && bytes[1] && !bytes[2] && bytes[3]);
+  if (!little && !big) return std::string(bytes);
+  const auto unit = [&](std::size_t at) {
+    const auto first = static_cast<unsigned char>(bytes[at]), second = static_cast<unsigned char>(bytes[at + 1]);
+    return static_cast<char32_t>(little ? first | second << 8 : first << 8 | second);
+  };
+  std::string text;
+  for (std::size_t i = 0; i + 1 < bytes.size(); i += 2) {
+    char32_t letter = unit(i);
+    const char32_t next = i + 3 < bytes.size() ? unit(i + 2) : 0;
+    if (letter >= 0xD800 && letter < 0xDC00 && next >= 0xDC00 && next < 0xE000) {
+      letter = 0x10000 + ((letter - 0xD800) << 10) + (next - 0xDC00);
+      i += 2;
+    }
+    if (letter != 0xFEFF) append_utf8(text, letter);
+  }
+  return text;
+}
+
+std::string quoted(std::string_view text, std::size_t most) {
+  std::string result;
+  for (std::size_t i = 0; i < text.size();) {
+    if (result.size() >= most) return result + "...";
+    const auto byte = static_cast<unsigned char>(text[i]);
+    const std::size_t length = utf8_length(text.substr(i));
+    if (byte < 0x20 || byte == 0x7F || length == 0)
+      result += fmt::format("\\x{:02x}", byte);
+    else
+      result += text.substr(i, length);
+    i += std::max<std::size_t>(1, length);
+  }
+  return result;
+}
+
+std::vector<std::string> lines_of(std::string_view text) {
   std::vector<std::string> lines;
-  for (std::string line; std::getline(file, line);) lines.push_back(trimmed(line));
-  if (file.bad()) return base::error(base::ErrorCode::kIo, "{}: reading the {} failed: {}", path, what, std::strerror(errno));
+  while (!text.empty()) {
+    const std::size_t end = text.find_first_of("\r\n");
+    lines.push_back(trimmed(text.substr(0, end)));
+    if (end == std::string_view::npos) break;
+    text.remove_prefix(end + (text.substr(end).starts_with("\r\n") ? 2 : 1));
+  }
   return lines;
+}
+
+std::string without_comment(std::string_view line) {
+  for (std::size_t i = 0; i < line.size(); ++i)
+    if ((line[i] == '#' || line[i] == ';') && (i == 0 || is_space(line[i - 1]))) return trimmed(line.substr(0, i));
+  return trimmed(line);
+}
+
+std::string local_path(std::string path) {
+  std::error_code none;
+  if (path.find('\\') != std::string::npos && !std::filesystem::exists(path, none)) std::replace(path.begin(), path.end(), '\\', '/');
+  return path;
+}
+
+base::Result<std::string> read_text(const std::string& path, std::string_view what) {
+  TESSERA_TRY(check_regular(path, what));
+  std::ifstream file(path, std::ios::binary);
+  if (!file) return base::error(base::ErrorCode::kNotFound, "{}: cannot open the {}: {}", path, what, std::strerror(errno));
+  const std::string bytes{std::istreambuf_iterator<char>(file), {}};
+  if (file.bad()) return base::error(base::ErrorCode::kIo, "{}: reading the {} failed: {}", path, what, std::strerror(errno));
+  std::string text = decoded_text(bytes);
+  if (text.find('\0') == std::string::npos) return text;
+  const std::string name = nature_of_bytes(bytes).name;
+  return base::error(base::ErrorCode::kInvalidArgument, "{}: is {}, no {}", path, name.empty() ? "no text" : name, what);
+}
+
+base::Result<std::vector<std::string>> read_lines(const std::string& path, std::string_view what) {
+  TESSERA_ASSIGN(const std::string text, read_text(path, what));
+  return lines_of(text);
 }
 
 base::Result<std::vector<std::string>> read_list(const std::string& path, std::string_view what) {

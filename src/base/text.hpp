@@ -26,7 +26,27 @@ std::optional<double> to_real(std::string_view text);
 // Opening it cannot wait for ever: it is there and a regular file, no folder, pipe or device. kNotFound otherwise.
 [[nodiscard]] base::Status check_regular(const std::string& path, std::string_view what);
 
-// Lines of a text file, trimmed, without line ends; `what` names the file's purpose in the error.
+// Bytes as people's editors leave them, as UTF-8: without a byte order mark, from UTF-16 of either order, other bytes as they
+// are (an image's path need not be UTF-8).
+std::string decoded_text(std::string_view bytes);
+
+// Text from a file or the command line for a message of one line: control characters escaped, bytes that are no UTF-8
+// replaced, cut off where it is long.
+std::string quoted(std::string_view text, std::size_t most = 80);
+
+// Lines end with LF, CR LF or CR; each is trimmed.
+std::vector<std::string> lines_of(std::string_view text);
+
+// The part before a comment: `#` or `;` at the start or after white space (elsewhere it belongs to a path).
+std::string without_comment(std::string_view line);
+
+// A path as somebody wrote it on Windows: where there is no such file and it has backslashes, with slashes instead.
+std::string local_path(std::string path);
+
+// A text file, decoded; `what` names the file's purpose in the error. What is no text (weights, pictures) is named.
+[[nodiscard]] base::Result<std::string> read_text(const std::string& path, std::string_view what);
+
+// Its lines, trimmed, without line ends.
 [[nodiscard]] base::Result<std::vector<std::string>> read_lines(const std::string& path, std::string_view what);
 
 // The same without empty lines: a list of paths, or of names.

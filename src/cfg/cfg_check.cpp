@@ -32,26 +32,9 @@ class Checker {
 
   base::Result<Cfg> run() {
     TESSERA_TRY(check_keys(cfg_.file));
-    const auto& sections = cfg_.file.sections;
-    cfg_.alexey = std::any_of(sections.begin(), sections.end(), is_alexey_section);
-    if (find_section_spec(sections.front().name)->name != "net")
-      return fail(sections.front().line, "the first section is [{}]; it must be [net]", sections.front().name);
-    TESSERA_TRY(check_net(sections.front()));
-    for (std::size_t i = 1; i < sections.size(); ++i) {
-      const CfgSection& section = sections[i];
-      const std::string type(find_section_spec(section.name)->name);
-      if (type == "net") return fail(section.line, "there is a second [net]; a cfg describes one network");
-      if (type == "distributed") {
-        TESSERA_TRY(take_distributed(section));
-        continue;
-      }
-      now_.section = static_cast<int>(i);
-      TESSERA_TRY(check_layer(type, section));
-      before_ = i;
-    }
-    if (cfg_.layers.empty()) return fail(sections.front().line, "the network has no layers; add some after [net]");
-    if (cfg_.distributed.present && cfg_.distributed.first_layer == static_cast<int>(cfg_.layers.size()))
-      return fail(cfg_.distributed.line, "no layer follows [distributed]; put it before the first layer to wrap");
+    cfg_.alexey = std::any_of(cfg_.file.sections.begin(), cfg_.file.sections.end(), is_alexey_section);
+    walk();
+    TESSERA_TRY(all_mistakes(mistakes_));
     return std::move(cfg_);
   }
 
@@ -62,8 +45,41 @@ class Checker {
                        fmt::format(format, std::forward<Args>(args)...));
   }
 
+  // Goes on after a mistake as long as the shapes are known.
+  void walk() {
+    const auto& sections = cfg_.file.sections;
+    if (find_section_spec(sections.front().name)->name != "net")
+      return note(fail(sections.front().line, "the first section is [{}]; it must be [net]", sections.front().name));
+    note(check_net(sections.front()));
+    if (now_.outputs == 0) return;
+    for (std::size_t i = 1; i < sections.size() && !lost_; ++i) {
+      const CfgSection& section = sections[i];
+      const std::string type(find_section_spec(section.name)->name);
+      if (type == "net")
+        note(fail(section.line, "there is a second [net]; a cfg describes one network"));
+      else if (type == "distributed")
+        note(take_distributed(section));
+      else {
+        now_.section = static_cast<int>(i);
+        note(check_layer(type, section));
+        before_ = i;
+      }
+    }
+    if (lost_) return;
+    if (cfg_.layers.empty()) return note(fail(sections.front().line, "the network has no layers; add some after [net]"));
+    if (cfg_.distributed.present && cfg_.distributed.first_layer == static_cast<int>(cfg_.layers.size()))
+      note(fail(cfg_.distributed.line, "no layer follows [distributed]; put it before the first layer to wrap"));
+  }
+
+  void note(base::Status status) {
+    if (!status) mistakes_.push_back(status.error().message);
+  }
+
   base::Status check_net(const CfgSection& net) {
+    now_ = {"net", net.line, net.integer("channels", 0), net.integer("height", 0), net.integer("width", 0), 0, 0};
+    now_.outputs = net.integer("inputs", product({now_.c, now_.h, now_.w}));
     const long batch = net.integer("batch", 1), subdivisions = net.integer("subdivisions", 1);
+    rows_ = product({batch / subdivisions, net.integer("time_steps", 1)});
     if (batch % subdivisions != 0)
       return fail(net.line_of("subdivisions"), "batch={} is no multiple of subdivisions={}; Darknet would train on {} images; change one",
                   batch, subdivisions, batch / subdivisions * subdivisions);
@@ -71,10 +87,7 @@ class Checker {
       if (const CfgOption* option = net.find(key); option && *base::to_real(option->value) != 0)
         cfg_.file.warnings.push_back(
             fmt::format("{}:{}: {}={} is not done here; training goes on without it", cfg_.file.path, option->line, key, option->value));
-    now_ = {"net", net.line, net.integer("channels", 0), net.integer("height", 0), net.integer("width", 0), 0};
-    rows_ = product({batch / subdivisions, net.integer("time_steps", 1)});
     TESSERA_TRY(check_count(net.line, "[net]", product({batch, now_.c, now_.h, now_.w}), "values in a batch"));
-    now_.outputs = net.integer("inputs", now_.c * now_.h * now_.w);
     TESSERA_TRY(check_count(net.line_of("inputs"), "[net]", product({batch, now_.outputs}), "values in a batch"));
     if (now_.outputs == 0) return fail(net.line, "[net] has no input size; give width, height and channels");
     if (net.integer("amsgrad", 0) && !net.integer("adam", 0))
@@ -104,31 +117,39 @@ class Checker {
     LayerShape next = now_;
     next.type = type;
     next.line = section.line;
+    lost_ = true;
     static const std::set<std::string> kNeedMap = {"convolutional", "deconvolutional", "local",    "crop",    "reorg",
                                                    "maxpool",       "avgpool",         "upsample", "yolo",    "region",
                                                    "crnn",          "scale_channels",  "sam",      "reorg3d", "Gaussian_yolo"};
     if (kNeedMap.count(type) && (now_.c == 0 || now_.h == 0 || now_.w == 0))
       return fail(section.line, "[{}] (layer {}) needs a map, but what comes before it gives a flat vector of {}", type, cfg_.layers.size(),
                   now_.outputs);
-    TESSERA_TRY(shape(type, section, next));
+    base::Status fits = shape(type, section, next);
+    static const std::set<std::string> kHeads = {"yolo", "region", "detection", "iseg"};
+    if (!fits && !kHeads.count(type)) return fits;  // a head that does not fit leaves the shapes as they are
     const std::string label = fmt::format("[{}] (layer {})", type, cfg_.layers.size());
     TESSERA_TRY(check_count(section.line, label, product({rows_, next.outputs}), "outputs in a batch"));
     TESSERA_TRY(check_count(section.line, label, weights_, "weights"));
     TESSERA_TRY(check_count(section.line, label, columns_, "values in its unrolled input"));
+    next.unrolled = columns_;
     cfg_.floats += 2 * (product({rows_, next.outputs}) + weights_) + columns_;
     weights_ = columns_ = 0;
     if (next.outputs <= 0 || next.c < 0 || next.h < 0 || next.w < 0)
       return fail(section.line, "[{}] (layer {}) would have no output: its input is only {}x{}x{}; check size, stride and padding", type,
                   cfg_.layers.size(), now_.w, now_.h, now_.c);
+    lost_ = false;
     cfg_.layers.push_back(next);
     now_ = next;
-    return {};
+    return fits;
   }
 
   // Upstream counts in int; a product beyond it is a crash there.
-  base::Status check_count(int line, const std::string& label, std::int64_t count, const char* what) const {
+  base::Status check_count(int line, const std::string& label, std::int64_t count, const char* what) {
     if (count <= INT_MAX) return {};
-    return fail(line, "{} would have more than {} {}; make its numbers, the input or batch= smaller", label, INT_MAX, what);
+    lost_ = true;
+    return fail(
+        line, "{} would have {} {}, {:.3g} GB of memory, and more than {} cannot be counted; make its numbers, the input or batch= smaller",
+        label, count, what, 4e-9 * static_cast<double>(count), INT_MAX);
   }
 
   static void set_map(LayerShape& next, long c, long h, long w) {
@@ -389,23 +410,23 @@ class Checker {
         if (*base::to_integer(part) < 0 || *base::to_integer(part) >= num)
           return fail(mask->line, "mask={} names anchor {}, but num={} allows 0 to {}", mask->value, part, num, num - 1);
     }
-    TESSERA_TRY(take_classes(s, classes));
-    TESSERA_TRY(check_anchors(s, num));
+    note(take_classes(s, classes));
+    note(check_anchors(s, num));
     if (const CfgOption* counters = s.find("counters_per_class");
         counters && static_cast<long>(base::split(counters->value, ',').size()) != classes)
       return fail(counters->line, "counters_per_class= has {} numbers, but classes={}", base::split(counters->value, ',').size(), classes);
     if (s.name == "Gaussian_yolo")
       return expect_channels(s, masks * (classes + 9),
                              fmt::format("mask has {} anchors and classes={} (9 numbers and the classes each)", masks, classes));
-    TESSERA_TRY(check_boxes(s, kMostBoxes));
+    note(check_boxes(s, kMostBoxes));
     return expect_channels(s, masks * (classes + 5), fmt::format("mask has {} anchors and classes={}", masks, classes));
   }
 
   base::Status check_region(const CfgSection& s) {
     const long classes = s.integer("classes", 20), num = s.integer("num", 1), coords = s.integer("coords", 4);
-    TESSERA_TRY(take_classes(s, classes));
-    TESSERA_TRY(check_anchors(s, num));
-    TESSERA_TRY(check_boxes(s, kRegionBoxes));
+    note(take_classes(s, classes));
+    note(check_anchors(s, num));
+    note(check_boxes(s, kRegionBoxes));
     return expect_channels(s, num * (classes + coords + 1), fmt::format("num={}, classes={} and coords={}", num, classes, coords));
   }
 
@@ -420,6 +441,8 @@ class Checker {
   std::int64_t rows_ = 1;                   // of upstream's batch
   std::int64_t weights_ = 0, columns_ = 0;  // of the layer at hand
   std::size_t before_ = 0;                  // section index of the latest layer
+  bool lost_ = false;                       // the shape of what follows is not known
+  std::vector<std::string> mistakes_;
 };
 
 }  // namespace

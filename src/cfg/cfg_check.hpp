@@ -1,5 +1,6 @@
 // A whole cfg, checked: sections in order, layers that fit each other, heads that fit their anchors and
-// classes. What upstream would find by an assert, a crash, or never, is found here with file and line.
+// classes. What upstream would find by an assert, a crash, or never, is found here with file and line; all mistakes at once, a line
+// of the message each.
 #pragma once
 
 #include <cstdint>
@@ -19,6 +20,7 @@ struct LayerShape {
   long c = 0, h = 0, w = 0;
   long outputs = 0;
   int section = 0;  // index in the file
+  std::int64_t unrolled = 0;  // values of its input, unrolled for a matrix product
 };
 
 struct Cfg {

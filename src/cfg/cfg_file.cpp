@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/file_kind.hpp"
 #include "base/text.hpp"
 
 namespace tessera::cfg {
@@ -31,26 +32,36 @@ int CfgSection::line_of(std::string_view key) const {
   return option ? option->line : line;
 }
 
+namespace {
+
+// A comment may follow a value without a space, except where it would cut a path.
+std::string without_cfg_comment(const std::string& line) {
+  const std::string before = line.substr(0, line.find_first_of("#;"));
+  return before.find('/') == std::string::npos ? before : base::without_comment(line);
+}
+
+}  // namespace
+
 base::Result<CfgFile> parse_cfg(std::string path, const std::vector<std::string>& lines) {
   CfgFile file{std::move(path), {}, {}};
   for (std::size_t i = 0; i < lines.size(); ++i) {
     const int number = static_cast<int>(i) + 1;
-    std::string_view raw = lines[i];
-    if (i == 0 && raw.starts_with("\xEF\xBB\xBF")) raw.remove_prefix(3);  // byte order mark
-    const std::string line = base::without_spaces(raw.substr(0, raw.find_first_of("#;")));
+    const std::string line = base::without_spaces(without_cfg_comment(lines[i]));
     if (line.empty()) continue;
     if (line.front() == '[') {
       if (line.back() != ']' || line.size() < 3)
-        return base::error(base::ErrorCode::kInvalidArgument, "{}:{}: '{}' is no section; write [name]", file.path, number, line);
+        return base::error(base::ErrorCode::kInvalidArgument, "{}:{}: '{}' is no section; write [name]", file.path, number,
+                           base::quoted(line));
       file.sections.push_back({line.substr(1, line.size() - 2), number, {}});
       continue;
     }
     const std::size_t equals = line.find('=');
     if (equals == std::string::npos || equals == 0 || equals + 1 == line.size())
-      return base::error(base::ErrorCode::kInvalidArgument, "{}:{}: '{}' is no option; write key=value", file.path, number, line);
+      return base::error(base::ErrorCode::kInvalidArgument, "{}:{}: '{}' is no option; write key=value", file.path, number,
+                         base::quoted(line));
     if (file.sections.empty())
-      return base::error(base::ErrorCode::kInvalidArgument, "{}:{}: '{}' stands before the first section; start the file with [net]",
-                         file.path, number, line);
+      return base::error(base::ErrorCode::kInvalidArgument, "{}:{}: '{}' stands before the first section; start the file with [net]{}",
+                         file.path, number, base::quoted(line), base::it_is(file.path));
     CfgSection& section = file.sections.back();
     CfgOption option{line.substr(0, equals), line.substr(equals + 1), number};
     if (const CfgOption* earlier = section.find(option.key)) {

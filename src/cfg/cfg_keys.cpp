@@ -1,7 +1,8 @@
 #include "cfg/cfg_keys.hpp"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
-#include <array>
 #include <climits>
 #include <cmath>
 #include <cstdlib>
@@ -10,6 +11,7 @@
 
 #include "base/text.hpp"
 #include "cfg/distributed_keys.hpp"
+#include "cfg/foreign_keys.hpp"
 
 namespace tessera::cfg {
 namespace {
@@ -272,22 +274,6 @@ constexpr std::string_view kIous[] = {"mse", "iou", "giou", "diou", "ciou"};
 constexpr std::string_view kNms[] = {"default", "greedynms", "diounms"};
 constexpr std::string_view kCosts[] = {"sse", "masked", "L1", "seg", "smooth", "wgan"};
 
-// Options of other Darknets, and why leaving them out silently would be wrong.
-struct ForeignKey {
-  std::string_view section, key, advice;
-};
-constexpr ForeignKey kForeign[] = {
-    {"region", "scale_x_y", "it changes how boxes are decoded; remove it (then it is 1) and train again"},
-    {"convolutional", "antialiasing", "it adds a layer; remove it"},
-    {"convolutional", "share_index", "layers that share their weights are not supported; remove it and train again"},
-};
-
-// Left over in cfgs that upstream ships; they mean nothing to it.
-struct LeftoverKey {
-  std::string_view section, key;
-};
-constexpr LeftoverKey kLeftover[] = {{"net", "seen"}, {"rnn", "hidden"}};
-
 const KeySpec* find_key(const SectionSpec& spec, std::string_view name) {
   const auto in = [&](std::span<const KeySpec> keys) -> const KeySpec* {
     const auto found = std::find_if(keys.begin(), keys.end(), [&](const KeySpec& key) { return key.name == name; });
@@ -295,13 +281,6 @@ const KeySpec* find_key(const SectionSpec& spec, std::string_view name) {
   };
   if (const KeySpec* own = in(spec.keys)) return own;
   return spec.name == "net" || spec.name == "distributed" ? nullptr : in(kLayerKeys);
-}
-
-bool is_leftover(const SectionSpec& spec, const CfgOption& option) {
-  const KeySpec* key = find_key(spec, option.key);
-  return (key && key->origin == kNoEffect) || std::any_of(std::begin(kLeftover), std::end(kLeftover), [&](const LeftoverKey& one) {
-           return one.section == spec.name && one.key == option.key;
-         });
 }
 
 std::string one_of(std::span<const std::string_view> names) {
@@ -358,11 +337,9 @@ std::string wanted(ValueKind kind, const std::string& value) {
   return "";
 }
 
-base::Status unknown_key(const CfgFile& file, const SectionSpec& spec, const CfgOption& option) {
-  for (const ForeignKey& foreign : kForeign)
-    if (foreign.section == spec.name && foreign.key == option.key)
-      return base::error(base::ErrorCode::kInvalidArgument, "{}:{}: [{}] has no key '{}': {}", file.path, option.line, spec.name,
-                         option.key, foreign.advice);
+std::string unknown_key(const SectionSpec& spec, const CfgOption& option) {
+  const Effect effect = effect_of(spec.name, option.key, option.value);
+  if (effect != Effect::kUnknown) return fmt::format("[{}] has no key '{}': {}", spec.name, option.key, advice(effect));
   std::vector<std::string> names;
   for (const KeySpec& key : spec.keys) names.emplace_back(key.name);
   if (spec.name == "distributed")
@@ -370,8 +347,8 @@ base::Status unknown_key(const CfgFile& file, const SectionSpec& spec, const Cfg
   else if (spec.name != "net")
     for (const KeySpec& key : kLayerKeys) names.emplace_back(key.name);
   const std::string near = base::nearest(option.key, names);
-  return base::error(base::ErrorCode::kInvalidArgument, "{}:{}: [{}] has no key '{}'{}", file.path, option.line, spec.name, option.key,
-                     near.empty() ? "; remove it (Darknet would ignore it silently)" : fmt::format("; did you mean '{}'?", near));
+  return fmt::format("[{}] has no key '{}'{}", spec.name, base::quoted(option.key),
+                     near.empty() ? fmt::format("; {}", advice(effect)) : fmt::format("; did you mean '{}'?", near));
 }
 
 bool is_distributed_key(std::string_view name) {
@@ -379,15 +356,23 @@ bool is_distributed_key(std::string_view name) {
   return std::any_of(keys.begin(), keys.end(), [&](const DistributedKey& key) { return key.name == name; });
 }
 
-base::Status check_option(const CfgFile& file, const SectionSpec& spec, const CfgOption& option) {
+// "" when there is nothing to say.
+std::string option_mistake(const SectionSpec& spec, const CfgOption& option) {
   // Their values are judged when the section is read (distributed_keys.hpp).
-  if (spec.name == "distributed" && is_distributed_key(option.key)) return {};
+  if (spec.name == "distributed") return is_distributed_key(option.key) ? "" : unknown_key(spec, option);
   const KeySpec* key = find_key(spec, option.key);
-  if (!key) return unknown_key(file, spec, option);
+  if (!key) return unknown_key(spec, option);
   const std::string form = wanted(key->kind, option.value);
-  if (form.empty()) return {};
-  return base::error(base::ErrorCode::kInvalidArgument, "{}:{}: {}={} is no good value; it must be {}", file.path, option.line, option.key,
-                     option.value, form);
+  return form.empty() ? "" : fmt::format("{}={} is no good value; it must be {}", option.key, base::quoted(option.value), form);
+}
+
+std::string section_mistake(const CfgSection& section) {
+  std::vector<std::string> names;
+  for (const SectionSpec& known : kSections) names.emplace_back(known.name);
+  const std::string near = is_foreign_section(section.name) ? "" : base::nearest(section.name, names);
+  return fmt::format("there is no section [{}]{}", base::quoted(section.name),
+                     near.empty() ? "; this network cannot be built here: the layer changes what a trained network finds (inference)"
+                                  : fmt::format("; did you mean [{}]?", near));
 }
 
 }  // namespace
@@ -412,22 +397,31 @@ bool is_alexey_section(const CfgSection& section) {
 }
 
 base::Status check_keys(CfgFile& file) {
+  std::vector<std::string> mistakes;
+  std::string without_meaning;
   for (CfgSection& section : file.sections) {
     const SectionSpec* spec = find_section_spec(section.name);
     if (!spec) {
-      std::vector<std::string> names;
-      for (const SectionSpec& known : kSections) names.emplace_back(known.name);
-      const std::string near = base::nearest(section.name, names);
-      return base::error(base::ErrorCode::kInvalidArgument, "{}:{}: there is no section [{}]{}", file.path, section.line, section.name,
-                         near.empty() ? "; this network cannot be built here" : fmt::format("; did you mean [{}]?", near));
+      mistakes.push_back(fmt::format("{}:{}: {}", file.path, section.line, section_mistake(section)));
+      continue;
     }
+    std::erase_if(section.options, [&](const CfgOption& option) {
+      const KeySpec* key = find_key(*spec, option.key);
+      if (key ? key->origin != kNoEffect : effect_of(spec->name, option.key, option.value) != Effect::kNothing) return false;
+      without_meaning += fmt::format("{}{} (line {})", without_meaning.empty() ? "" : ", ", option.key, option.line);
+      return true;
+    });
     for (const CfgOption& option : section.options)
-      if (is_leftover(*spec, option))
-        file.warnings.push_back(fmt::format("{}:{}: '{}' has no effect; remove it", file.path, option.line, option.key));
-    std::erase_if(section.options, [&](const CfgOption& option) { return is_leftover(*spec, option); });
-    for (const CfgOption& option : section.options) TESSERA_TRY(check_option(file, *spec, option));
+      if (const std::string mistake = option_mistake(*spec, option); !mistake.empty())
+        mistakes.push_back(fmt::format("{}:{}: {}", file.path, option.line, mistake));
   }
-  return {};
+  if (!without_meaning.empty()) file.warnings.push_back(fmt::format("{}: without effect here: {}", file.path, without_meaning));
+  return all_mistakes(mistakes);
+}
+
+base::Status all_mistakes(const std::vector<std::string>& mistakes) {
+  if (mistakes.empty()) return {};
+  return base::error(base::ErrorCode::kInvalidArgument, "{}", fmt::join(mistakes, "\n"));
 }
 
 }  // namespace tessera::cfg

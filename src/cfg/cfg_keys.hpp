@@ -3,7 +3,9 @@
 #pragma once
 
 #include <span>
+#include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/result.hpp"
 #include "cfg/cfg_file.hpp"
@@ -55,8 +57,11 @@ bool is_alexey_activation(std::string_view name);
 // Whether the section needs AlexeyAB's program: its kind, a key, or an activation.
 bool is_alexey_section(const CfgSection& section);
 
-// Sections, keys and the form of every value; the first mistake as `file:line: what; what to do`.
-// Keys of upstream's own cfgs that upstream itself ignores are taken out with a warning.
+// Sections, keys and the form of every value; all mistakes, one `file:line: what; what to do` per line of the message.
+// Keys that mean nothing on a CPU (foreign_keys.hpp) are taken out, with one warning for all.
 [[nodiscard]] base::Status check_keys(CfgFile& file);
+
+// One error of all these lines; none when there are none.
+[[nodiscard]] base::Status all_mistakes(const std::vector<std::string>& mistakes);
 
 }  // namespace tessera::cfg

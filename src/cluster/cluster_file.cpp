@@ -1,9 +1,8 @@
 #include "cluster/cluster_file.hpp"
 
-#include <fstream>
 #include <set>
-#include <sstream>
 
+#include "base/text.hpp"
 #include "transport/address.hpp"
 #include "wire/control.hpp"
 
@@ -40,12 +39,10 @@ base::Result<WorkerSpec> read_worker(const nlohmann::json& json, const std::stri
 }  // namespace
 
 base::Result<std::vector<WorkerSpec>> read_cluster_file(const std::string& path) {
-  std::ifstream file(path);
-  if (!file)
+  const auto text = base::read_text(path, "cluster file");
+  if (!text)
     return base::error(ErrorCode::kNotFound, "{}: cannot be read; workers = local:N or the path of a cluster file is expected", path);
-  std::stringstream text;
-  text << file.rdbuf();
-  auto json = wire::parse_json(text.str());
+  auto json = wire::parse_json(*text);
   if (!json) return base::error(ErrorCode::kInvalidArgument, "{}: {}", path, json.error().message);
   const auto* workers = json->is_object() && json->contains("workers") ? &json->at("workers") : nullptr;
   if (!workers || !workers->is_array() || workers->empty())

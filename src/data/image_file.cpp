@@ -3,17 +3,24 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstdint>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <opencv2/imgcodecs.hpp>
+#include <string_view>
+#include <vector>
 
+#include "base/file_kind.hpp"
 #include "base/text.hpp"
+#include "data/decoder_output.hpp"
 
 namespace tessera::data {
 namespace {
 
 using Bytes = std::array<unsigned char, 32>;
+
+int little_endian(const unsigned char* bytes) { return bytes[0] | bytes[1] << 8 | bytes[2] << 16 | bytes[3] << 24; }
 
 int big_endian(const unsigned char* bytes, int count) {
   int value = 0;
@@ -21,11 +28,29 @@ int big_endian(const unsigned char* bytes, int count) {
   return value;
 }
 
-int little_endian(const unsigned char* bytes) { return bytes[0] | bytes[1] << 8 | bytes[2] << 16 | bytes[3] << 24; }
+// Does EXIF data (a JPEG's first segment of that name) turn the picture by a quarter? OpenCV then does when it reads it.
+bool quarter_turn(const std::vector<unsigned char>& exif) {
+  constexpr std::size_t kTiff = 6;  // after "Exif" and two zeros
+  if (exif.size() < kTiff + 8 || std::memcmp(exif.data(), "Exif\0", 6) != 0) return false;
+  const bool big = exif[kTiff] == 'M';
+  const auto number = [&](std::size_t at, std::size_t count) {
+    std::uint32_t value = 0;
+    for (std::size_t i = 0; i < count && kTiff + at + i < exif.size(); ++i)
+      value |= static_cast<std::uint32_t>(exif[kTiff + at + i]) << 8 * (big ? count - 1 - i : i);
+    return value;
+  };
+  const std::size_t directory = number(4, 4), entries = number(directory, 2);
+  for (std::size_t i = 0; i < entries && kTiff + directory + 2 + 12 * i + 12 <= exif.size(); ++i) {
+    const std::size_t entry = directory + 2 + 12 * i;
+    if (number(entry, 2) == 0x0112) return number(entry + 8, 2) >= 5 && number(entry + 8, 2) <= 8;
+  }
+  return false;
+}
 
-// Walks a JPEG's segments to the start-of-frame, which has the size.
+// Walks a JPEG's segments to the start-of-frame, which has the size. As people see the picture: turned as its EXIF data says.
 ImageSize jpeg_size(std::ifstream& file) {
   file.seekg(2);
+  bool turned = false;
   std::array<unsigned char, 4> marker;
   while (file.read(reinterpret_cast<char*>(marker.data()), 4) && marker[0] == 0xFF) {
     const int kind = marker[1], length = big_endian(&marker[2], 2);
@@ -37,12 +62,36 @@ ImageSize jpeg_size(std::ifstream& file) {
     if (frame) {
       std::array<unsigned char, 5> sizes{};
       if (!file.read(reinterpret_cast<char*>(sizes.data()), 5)) break;
-      return {big_endian(&sizes[3], 2), big_endian(&sizes[1], 2)};
+      const int width = big_endian(&sizes[3], 2), height = big_endian(&sizes[1], 2);
+      return turned ? ImageSize{height, width} : ImageSize{width, height};
     }
     if (length < 2) break;
-    file.seekg(length - 2, std::ios::cur);
+    const std::streamoff next = static_cast<std::streamoff>(file.tellg()) + length - 2;
+    if (kind == 0xE1) {
+      std::vector<unsigned char> exif(static_cast<std::size_t>(length - 2));
+      file.read(reinterpret_cast<char*>(exif.data()), length - 2);
+      turned = turned || quarter_turn(exif);
+    }
+    file.seekg(next);
   }
   return {};
+}
+
+// Does the file end as a whole one does? Where it does not, the decoder must be asked (some programs write on behind the picture).
+bool ends_well(std::ifstream& file) {
+  char first = 0;
+  file.clear();
+  file.seekg(0);
+  file.get(first);
+  if (first != '\xFF' && first != '\x89') return false;
+  const std::string_view ending = first == '\xFF' ? "\xFF\xD9" : "IEND";
+  char tail[64] = {};
+  file.clear();
+  file.seekg(0, std::ios::end);
+  const std::streamoff bytes = file.tellg(), count = std::min<std::streamoff>(bytes, sizeof tail);
+  file.seekg(bytes - count);
+  file.read(tail, count);
+  return std::string_view(tail, sizeof tail).find(ending) != std::string_view::npos;
 }
 
 ImageSize header_size(std::ifstream& file) {
@@ -112,18 +161,28 @@ void resize(const cv::Mat& picture, int inner_width, int inner_height, int width
 
 }  // namespace
 
-base::Result<cv::Mat> read_image(const std::string& path) {
+base::Result<cv::Mat> read_image(const std::string& path, std::string* damage) {
   TESSERA_TRY(base::check_regular(path, "image"));
   std::ifstream file(path, std::ios::binary);
   TESSERA_TRY(check_pixels(path, header_size(file)));
   cv::Mat picture;
+  DecoderOutput words;
   try {
     picture = cv::imread(path, cv::IMREAD_COLOR);
   } catch (const std::exception&) {
     picture.release();  // too large, or damaged in a way the decoder throws at: unreadable all the same
   }
-  if (!picture.empty()) return picture;
-  return base::error(base::ErrorCode::kIo, "{}: cannot be read as an image; it is damaged or of an unknown format", path);
+  if (!picture.empty() && words.damage().empty()) return picture;
+  if (!picture.empty() && damage) {
+    *damage = fmt::format("{}: is damaged: {}", path, words.damage());
+    return picture;
+  }
+  if (!picture.empty()) return base::error(base::ErrorCode::kIo, "{}: is damaged: {}", path, words.damage());
+  const base::FileNature nature = base::nature_of_file(path);
+  if (nature.kind != base::FileKind::kImage && !nature.name.empty())
+    return base::error(base::ErrorCode::kIo, "{}: cannot be read as an image; it is {}", path, nature.name);
+  return base::error(base::ErrorCode::kIo, "{}: cannot be read as an image; it is damaged or of an unknown format{}", path,
+                     words.damage().empty() ? "" : fmt::format(" ({})", words.damage()));
 }
 
 base::Result<ImageSize> read_image_size(const std::string& path) {
@@ -132,7 +191,7 @@ base::Result<ImageSize> read_image_size(const std::string& path) {
   if (!file) return base::error(base::ErrorCode::kNotFound, "{}: cannot open the image: {}", path, std::strerror(errno));
   const ImageSize size = header_size(file);
   TESSERA_TRY(check_pixels(path, size));
-  if (size.width > 0 && size.height > 0) return size;
+  if (size.width > 0 && size.height > 0 && ends_well(file)) return size;
   file.close();
   TESSERA_ASSIGN(const cv::Mat picture, read_image(path));
   return ImageSize{picture.cols, picture.rows};

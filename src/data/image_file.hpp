@@ -9,14 +9,15 @@
 
 namespace tessera::data {
 
-// 8-bit BGR of a whole picture.
-[[nodiscard]] base::Result<cv::Mat> read_image(const std::string& path);
+// 8-bit BGR, turned upright as EXIF data says. A picture that is damaged in part is an error, too, unless `damage` is given:
+// it then says what is wrong ("" when nothing is).
+[[nodiscard]] base::Result<cv::Mat> read_image(const std::string& path, std::string* damage = nullptr);
 
 struct ImageSize {
   int width = 0, height = 0;
 };
 
-// From the header of a JPEG, PNG or BMP; other formats are decoded.
+// As read_image() has it. From the header of a JPEG or PNG that ends as it should; others are decoded.
 [[nodiscard]] base::Result<ImageSize> read_image_size(const std::string& path);
 
 // Writes in the format the extension says, through a temporary file.

@@ -14,8 +14,10 @@ constexpr float kRounding = 0.001f;
 
 }  // namespace
 
-std::string label_path(const std::string& image_path) {
+LabelPlaces label_places(const std::string& image_path) {
   std::vector<std::string> parts = base::split(image_path, '/');
+  LabelPlaces places;
+  places.beside = std::filesystem::path(image_path).replace_extension(".txt").string();
   for (std::size_t i = parts.size() - 1; i-- > 0;) {
     if (parts[i] != "images" && parts[i] != "JPEGImages" && parts[i] != "raw") continue;
     parts[i] = "labels";
@@ -23,7 +25,16 @@ std::string label_path(const std::string& image_path) {
   }
   std::string path;
   for (std::size_t i = 0; i < parts.size(); ++i) path += (i ? "/" : "") + parts[i];
-  return std::filesystem::path(path).replace_extension(".txt").string();
+  places.usual = std::filesystem::path(path).replace_extension(".txt").string();
+  return places;
+}
+
+std::string label_path(const std::string& image_path) {
+  const LabelPlaces places = label_places(image_path);
+  std::error_code none;
+  if (places.usual == places.beside || std::filesystem::exists(places.usual, none)) return places.usual;
+  if (std::filesystem::exists(places.beside, none)) return places.beside;
+  return std::filesystem::is_directory(std::filesystem::path(places.usual).parent_path(), none) ? places.usual : places.beside;
 }
 
 base::Result<std::vector<Label>> read_labels(const std::string& path) {
@@ -45,7 +56,8 @@ base::Result<std::vector<Label>> read_labels(const std::string& path) {
     }
     if (!good)
       return base::error(base::ErrorCode::kInvalidArgument,
-                         "{}:{}: '{}' is no label; write `class x y width height` with numbers from 0 to 1", path, line, lines[i]);
+                         "{}:{}: '{}' is no label; write `class x y width height` with numbers from 0 to 1", path, line,
+                         base::quoted(lines[i]));
     labels.push_back({static_cast<int>(id), values[0], values[1], values[2], values[3], line});
   }
   return labels;

@@ -15,8 +15,15 @@ struct Label {
   int line = 0;
 };
 
-// The label file of an image: the last folder named `images`, `JPEGImages` or `raw` in its path becomes
-// `labels` (whole names only), the extension becomes .txt. Without such a folder it lies beside the image.
+// Where the labels of an image may lie. Upstream: the last folder named `images`, `JPEGImages` or `raw` in its path becomes
+// `labels` (whole names only), the extension becomes .txt. AlexeyAB's manual: beside the image, whatever its folder is called.
+struct LabelPlaces {
+  std::string usual, beside;
+};
+LabelPlaces label_places(const std::string& image_path);
+
+// The one of them that is there, the usual one first; when neither is, the one whose folder is there. All who read or write labels
+// ask here.
 std::string label_path(const std::string& image_path);
 
 // Every line is `class x y width height`; the first mistake is an error with `file:line`.

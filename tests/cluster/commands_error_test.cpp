@@ -167,5 +167,5 @@ TEST_CASE("nothing is asked on stdin") {
   check_error(workshop, {"detector", "test", "obj.data", "short.cfg", "backup/short_final.weights", "-dont_show"}, 1,
               {"no image is given"});
   check_error(workshop, {"detector", "test", "obj.data", "short.cfg", "backup/short_final.weights", "absent.jpg"}, 1,
-              {"absent.jpg: cannot open"});
+              {"absent.jpg: cannot open the image"});
 }

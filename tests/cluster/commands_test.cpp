@@ -191,6 +191,7 @@ TEST_CASE("detector test, map, recall, valid, partial and detect on trained weig
     CHECK(contains(one.out, "left_x:"));
     CHECK(!cv::imread(workshop.path("predictions.jpg")).empty());
 
+    const std::string labels_before = workshop.read("labels/disc25.txt");
     const Outcome list = workshop.run(
         {"detector", "test", "obj.data", "long.cfg", weights, "-thresh", "0.05", "-out", "result.json", "-dont_show", "-save_labels"},
         workshop.read("valid.txt"));
@@ -199,7 +200,9 @@ TEST_CASE("detector test, map, recall, valid, partial and detect on trained weig
     REQUIRE(frames.size() == 8);
     CHECK(frames[0].at("frame_id") == 1);
     CHECK(std::any_of(frames.begin(), frames.end(), [](const auto& frame) { return !frame.at("objects").empty(); }));
-    CHECK(workshop.has("images/disc25.txt"));
+    CHECK_FALSE(workshop.has("images/disc25.txt"));  // where training reads them
+    const bool changed = workshop.read("labels/disc25.txt") != labels_before;
+    CHECK(changed);
   }
   {
     INFO("detect needs no .data file");

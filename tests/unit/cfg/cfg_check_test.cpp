@@ -13,7 +13,7 @@ using namespace tessera;
 namespace {
 
 tessera::base::Result<cfg::Cfg> check(const std::string& text) {
-  auto file = cfg::parse_cfg("x.cfg", base::split(text, '\n'));
+  auto file = cfg::parse_cfg("x.cfg", base::lines_of(base::decoded_text(text)));
   if (!file) return tl::unexpected(file.error());
   return cfg::check_cfg(std::move(*file));
 }
@@ -133,6 +133,29 @@ TEST_CASE("heads and what comes before them") {
                "x.cfg:14: classes=3 differs from classes=2 on line 8"));
 }
 
+TEST_CASE("all mistakes of a cfg come at once, with what unknown keys change; what changes nothing is taken out") {
+  const std::string many = mistake(kNet +
+                                   "contrastive=1\n[convolutional]\nfilters=3\nantialiasing=1\n[maxpool]\nantialiasing=0\nsiez=2\n"
+                                   "[yolo]\nclasses=two\n[local_avgpool]\n");
+  const std::vector<std::string> lines = base::lines_of(many);
+  REQUIRE(lines.size() == 5);
+  CHECK(starts(lines[0], "x.cfg:5: [net] has no key 'contrastive': it changes training only"));
+  CHECK(starts(lines[1], "x.cfg:8: [convolutional] has no key 'antialiasing': it changes what a trained network finds"));
+  CHECK(starts(lines[2], "x.cfg:11: [maxpool] has no key 'siez'; did you mean 'size'?"));
+  CHECK(starts(lines[3], "x.cfg:13: classes=two is no good value"));
+  CHECK(starts(lines[4], "x.cfg:14: there is no section [local_avgpool]"));
+  // Mistakes of what fits together, too.
+  const std::vector<std::string> fit =
+      base::lines_of(mistake(kNet + "batch=3\nsubdivisions=2\n[convolutional]\nfilters=9\n[yolo]\nclasses=2\n"
+                                    "num=2\nanchors=1,2\nmax=2000000\n"));
+  REQUIRE(fit.size() == 4);
+  CHECK(fit[3].find("filters=9 does not fit [yolo]") != std::string::npos);
+  const auto fine = check(kNet + "contrastive=0\nloss_scale=128\n[convolutional]\nfilters=3\n");
+  REQUIRE(fine);
+  REQUIRE(fine->file.warnings.size() == 1);
+  CHECK(fine->file.warnings[0] == "x.cfg: without effect here: contrastive (line 5), loss_scale (line 6)");
+}
+
 TEST_CASE("of an option given twice the first counts, with a warning") {
   const auto cfg = check(kNet + "width=64\n[convolutional]\n");
   REQUIRE(cfg);
@@ -168,7 +191,8 @@ TEST_CASE("numbers whose products upstream could not count, and numbers that are
     INFO(layer);
     CHECK(starts(mistake(net + conv + layer), "x.cfg:"));
   }
-  CHECK(starts(mistake("[net]\nwidth=65536\nheight=65536\nchannels=3\n" + conv), "x.cfg:1: [net] would have more than"));
+  CHECK(starts(mistake("[net]\nwidth=65536\nheight=65536\nchannels=3\n" + conv),
+               "x.cfg:1: [net] would have 12884901888 values in a batch, 51.5 GB of memory"));
   CHECK(starts(mistake(net + "batch=1000000000\n" + conv), "x.cfg:1:"));
   CHECK(starts(mistake(net + "batch=2000000000\nsubdivisions=2000000000\ntime_steps=2000000000\n" + conv), "x.cfg:"));
   for (const char* number : {"nan", "-nan", "inf", "1e99", "nan(1)"})

@@ -45,12 +45,24 @@ void write(const std::string& path, const std::string& text) { std::ofstream(pat
 }  // namespace
 
 TEST_CASE("the label file: only whole folder names are replaced, the last one of them") {
-  CHECK(data::label_path("data/images/a.jpg") == "data/labels/a.txt");
-  CHECK(data::label_path("/my_images/set/images/a.b.png") == "/my_images/set/labels/a.b.txt");
-  CHECK(data::label_path("images/old_images/images/x.jpeg") == "images/old_images/labels/x.txt");
-  CHECK(data::label_path("VOC/JPEGImages/1.jpg") == "VOC/labels/1.txt");
+  CHECK(data::label_places("data/images/a.jpg").usual == "data/labels/a.txt");
+  CHECK(data::label_places("data/images/a.jpg").beside == "data/images/a.txt");
+  CHECK(data::label_places("/my_images/set/images/a.b.png").usual == "/my_images/set/labels/a.b.txt");
+  CHECK(data::label_places("images/old_images/images/x.jpeg").usual == "images/old_images/labels/x.txt");
+  CHECK(data::label_places("VOC/JPEGImages/1.jpg").usual == "VOC/labels/1.txt");
   CHECK(data::label_path("my_images/1.jpg") == "my_images/1.txt");
   CHECK(data::label_path("images.jpg") == "images.txt");
+}
+
+TEST_CASE("labels lie in the folder `labels` or beside their image; whoever writes them writes where they are read") {
+  const Folder folder;
+  std::filesystem::create_directories(folder / "raw");
+  CHECK(data::label_path(folder / "raw/../only/images/a.png") == folder / "raw/../only/images/a.txt");  // no folder labels there
+  CHECK(data::label_path(folder / "images/a.png") == folder / "labels/a.txt");
+  write(folder / "images/a.txt", "");
+  CHECK(data::label_path(folder / "images/a.png") == folder / "images/a.txt");
+  write(folder / "labels/a.txt", "");
+  CHECK(data::label_path(folder / "images/a.png") == folder / "labels/a.txt");
 }
 
 TEST_CASE("labels are read strictly and judged") {
