@@ -19,7 +19,7 @@ struct LayerShape {
   int line = 0;
   long c = 0, h = 0, w = 0;
   long outputs = 0;
-  int section = 0;  // index in the file
+  int section = 0;            // index in the file
   std::int64_t unrolled = 0;  // values of its input, unrolled for a matrix product
 };
 
