@@ -85,7 +85,7 @@ base::Result<std::size_t> top_count(const Arguments& arguments, const cfg::DataF
 base::Result<int> run_classifier_train(const Arguments& arguments) {
   const std::string cfg_path = arguments.operand(1);
   TESSERA_ASSIGN(const cfg::DataFile data_file, cfg::read_data_file(arguments.operand(0)));
-  TESSERA_ASSIGN(const ResumePoint resume, resume_point(arguments.operand(2), arguments));
+  TESSERA_ASSIGN(const ResumePoint resume, resume_point(arguments.operand(2), arguments, data_file.backup, cfg_path));
   TESSERA_ASSIGN(LoadedNetwork loaded, load_network_file(cfg_path, resume.state.seed, gradients(arguments)));
   network* net = loaded.net.get();
   distill::install(net, loaded.cfg);
@@ -106,6 +106,7 @@ base::Result<int> run_classifier_train(const Arguments& arguments) {
     pad_crop = *parsed;
   }
   TESSERA_TRY(check_backup_folder(data_file.backup, data_file.where("backup"), weights_bytes(net)));
+  TESSERA_ASSIGN(const FolderLock lock, FolderLock::take(data_file.backup, base::base_name(cfg_path)));
   if (net->random) TESSERA_TRY(check_resizable(loaded.cfg));
   fmt::print("preflight: {} training images of {} classes, backup in {}\n", images->size(), labels.size(), data_file.backup);
   TESSERA_ASSIGN(TrainingState state, start_from(loaded, resume, arguments.has("clear")));

@@ -4,6 +4,7 @@
 #include <fstream>
 #include <limits>
 
+#include "base/text.hpp"
 #include "cfg/data_file.hpp"
 #include "darknet/commands/commands.hpp"
 #include "darknet/commands/engines.hpp"
@@ -57,12 +58,13 @@ void append_line(const std::string& path, const std::string& line) {
 base::Result<int> run_detector_train(const Arguments& arguments) {
   const std::string cfg_path = arguments.operand(1);
   TESSERA_ASSIGN(const cfg::DataFile data_file, cfg::read_data_file(arguments.operand(0)));
-  TESSERA_ASSIGN(const ResumePoint resume, resume_point(arguments.operand(2), arguments));
+  TESSERA_ASSIGN(const ResumePoint resume, resume_point(arguments.operand(2), arguments, data_file.backup, cfg_path));
   TESSERA_ASSIGN(LoadedNetwork loaded, load_network_file(cfg_path, resume.state.seed, gradients(arguments)));
   network* net = loaded.net.get();
 
   PreflightInput preflight_input{&loaded.cfg, &data_file, arguments.has("map"), weights_bytes(net), most_boxes(net)};
   TESSERA_ASSIGN(const PreflightResult preflight, preflight_detector(preflight_input));
+  TESSERA_ASSIGN(const FolderLock lock, FolderLock::take(data_file.backup, base::base_name(cfg_path)));
   TESSERA_TRY(check_head(loaded));
   const layer* head = detection_head(net);
   const bool multi_scale = head->random != 0;

@@ -17,6 +17,7 @@ constexpr OptionSpec kOptions[] = {
     {"letter_box", kFlag, "pictures are scaled to fit instead of stretched, where the cfg is AlexeyAB's"},
     {"clear", kFlag, "count images and iterations from 0"},
     {"alpha", kReal, "partition: of the Dirichlet distribution, the smaller the more unequal (default: the same mixture for all)"},
+    {"resume", kFlag, "go on from the newest checkpoint in the backup folder; start as without it when there is none"},
     {"seed", kInteger, "random seed of weights, pictures and augmentation (default 1)"},
     {"log", kText, "append every log line to this file, too"},
     {"verbose", kFlag, "say more"},

@@ -24,11 +24,15 @@ std::uint64_t test_interval(const Arguments& arguments, std::size_t images, std:
   return static_cast<std::uint64_t>(std::max(1L, arguments.integer("map_every", static_cast<long>(std::max<std::uint64_t>(100, epoch)))));
 }
 
-base::Result<ResumePoint> resume_point(const std::string& weights, const Arguments& arguments) {
+base::Result<ResumePoint> resume_point(const std::string& weights, const Arguments& arguments, const std::string& backup,
+                                       const std::string& cfg) {
   const long seed = arguments.integer("seed", 1);
   if (seed < 0) return base::error(base::ErrorCode::kInvalidArgument, "-seed {}: must not be negative", seed);
+  if (arguments.has("clear") && arguments.has("resume"))
+    return base::error(base::ErrorCode::kInvalidArgument, "-resume goes on where a training stopped, -clear starts over; give one of them");
   return find_resume_point(weights, arguments.has("clear"),
-                           arguments.has("seed") ? std::optional(static_cast<std::uint64_t>(seed)) : std::nullopt);
+                           arguments.has("seed") ? std::optional(static_cast<std::uint64_t>(seed)) : std::nullopt,
+                           arguments.has("resume") ? std::optional(TrainingFiles{backup, base::base_name(cfg)}) : std::nullopt);
 }
 
 }  // namespace tessera::darknet

@@ -16,6 +16,7 @@ TrainingOptions training_options(const Arguments& arguments, const std::string& 
 std::uint64_t test_interval(const Arguments& arguments, std::size_t images, std::uint64_t rows);
 
 // Where to start: -clear and -seed decide with what lies beside the weights.
-[[nodiscard]] base::Result<ResumePoint> resume_point(const std::string& weights, const Arguments& arguments);
+[[nodiscard]] base::Result<ResumePoint> resume_point(const std::string& weights, const Arguments& arguments, const std::string& backup,
+                                                     const std::string& cfg);
 
 }  // namespace tessera::darknet

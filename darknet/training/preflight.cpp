@@ -22,7 +22,7 @@ namespace tessera::darknet {
 namespace {
 
 constexpr double kTrainSeconds = 2.5, kValidSeconds = 1.0;  // errors are to be shown within 5 s
-constexpr std::uint64_t kSavesToHave = 3;                   // weights files there must be room for
+constexpr std::uint64_t kSavesToHave = 8;                   // weights files there must be room for: last, best, final and checkpoints
 
 struct ImageFindings {
   bool done = false, crowded = false;

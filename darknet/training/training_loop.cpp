@@ -26,6 +26,7 @@ namespace {
 
 constexpr std::uint64_t kSaveEvery = 100, kTableEvery = 100, kResizeEvery = 10;
 constexpr std::size_t kChartPoints = 4000;
+constexpr base::Milliseconds kLastSavePatience{60000};         // at the end, when a disk is full
 constexpr double kLiveSeconds = 0.5, kLiveSecondsInFile = 30;  // between two live lines: on a terminal, else
 
 int terminal_columns() {
@@ -70,7 +71,8 @@ TrainingLoop::TrainingLoop(network* net, Engine& engine, TrainingOptions options
       hooks_(std::move(hooks)),
       state_(std::move(state)),
       cfg_width_(net_->w),
-      cfg_height_(net_->h) {}
+      cfg_height_(net_->h),
+      saver_([](const std::string& line) { fmt::print(stderr, "{}warning: {}\n", ::isatty(STDERR_FILENO) ? "\r\033[K" : "", line); }) {}
 
 std::string TrainingLoop::weights_path(const std::string& suffix) const {
   return fmt::format("{}/{}_{}.weights", options_.backup, options_.name, suffix);
@@ -111,11 +113,12 @@ base::Result<int> TrainingLoop::run() {
     TESSERA_ASSIGN(const bool good, step());
     if (!good) return kExitNotANumber;
     const std::uint64_t iteration = get_current_batch(net_);
-    TESSERA_TRY(save_as_planned(iteration));
     const bool ends = iteration >= iterations;
     if (options_.test_every > 0 && (ends || iteration % options_.test_every == 0)) TESSERA_TRY(test(iteration));
+    TESSERA_TRY(save_as_planned(iteration));
     if (InterruptGuard::interrupted() && !ends) {
       TESSERA_TRY(save_last());
+      TESSERA_TRY(saver_.flush(base::Deadline::after(kLastSavePatience)));
       fmt::print(stderr, "interrupted: {} continues from iteration {}\n", weights_path("last"), iteration);
       return kExitInterrupted;
     }
@@ -123,9 +126,9 @@ base::Result<int> TrainingLoop::run() {
   loader_.reset();
   TESSERA_TRY(resize_to(cfg_width_, cfg_height_));
   TESSERA_TRY(save_last());
-  TESSERA_TRY(engine_.collect(net_));
-  TESSERA_TRY(save_weights_file(net_, weights_path("final")).map([](const WeightsInfo&) {}));
+  TESSERA_TRY(save("final"));
   draw_chart();
+  TESSERA_TRY(saver_.flush(base::Deadline::after(kLastSavePatience)));
   fmt::print("saved {}\n", weights_path("final"));
   std::fflush(stdout);
   return 0;
@@ -134,6 +137,8 @@ base::Result<int> TrainingLoop::run() {
 base::Result<int> TrainingLoop::run_and_detach() {
   base::Result<int> outcome = run();
   loader_.reset(), again_.reset();
+  if (const base::Status saved = saver_.flush(base::Deadline::after(kLastSavePatience)); !saved && outcome)
+    outcome = tl::unexpected(saved.error());
   const base::Status detached = engine_.detach(net_);
   if (outcome && !detached) return tl::unexpected(detached.error());
   return outcome;
@@ -224,20 +229,36 @@ base::Status TrainingLoop::save_as_planned(std::uint64_t iteration) {
     TESSERA_TRY(save_last());
     draw_chart();
   }
-  if (!numbered_save_due(iteration)) return {};
+  return numbered_save_due(iteration) ? save(std::to_string(iteration)) : base::Status{};
+}
+
+base::Status TrainingLoop::save(const std::string& suffix) {
   TESSERA_TRY(engine_.collect(net_));
-  TESSERA_TRY(save_weights_file(net_, weights_path(std::to_string(iteration))).map([](const WeightsInfo&) {}));
+  const std::string path = weights_path(suffix);
+  TESSERA_ASSIGN(WeightsImage image, weights_image(net_, path));
+  const bool numbered = suffix != "best" && suffix != "final";
+  saver_.post({numbered ? "numbered" : suffix, {{path, std::move(image.bytes)}}, nullptr});
   return {};
 }
 
+// The checkpoint is there before the weights that it belongs to: whichever of the two somebody goes on from, it has all.
 base::Status TrainingLoop::save_last() {
   TESSERA_TRY(engine_.collect(net_));
   const std::string path = weights_path("last");
-  TESSERA_ASSIGN(const WeightsInfo info, save_weights_file(net_, path));
-  state_.weights_hash = info.hash;
-  TESSERA_TRY(save_momentum_file(net_, sidecar_path(path, ".momentum"), info.hash));
-  TESSERA_TRY(save_training_state(state_, sidecar_path(path, ".state")));
-  last_saved_ = fmt::format("{} (iteration {})", path, get_current_batch(net_));
+  const std::size_t iteration = get_current_batch(net_);
+  if (const std::uint64_t saved = last_posted_; saved == iteration && iteration > 0) return {};
+  TESSERA_ASSIGN(WeightsImage image, weights_image(net_, path));
+  last_posted_ = iteration;
+  Saver::Job job{"last", {}, nullptr};
+  job.files.push_back(
+      {checkpoint_path(options_.backup, options_.name, iteration), checkpoint_bytes({state_, image.bytes, momentum_image(net_)})});
+  job.files.push_back({path, std::move(image.bytes)});
+  job.written = [this, path, iteration, own = job.files.front().path] {
+    prune_checkpoints(options_.backup, options_.name, own);
+    std::lock_guard lock(saved_mutex_);
+    last_saved_ = fmt::format("{} (iteration {})", path, iteration);
+  };
+  saver_.post(std::move(job));
   return {};
 }
 
@@ -248,8 +269,7 @@ base::Status TrainingLoop::test(std::uint64_t iteration) {
   const bool best = precision > state_.best_precision;
   if (best) {
     state_.best_precision = precision;
-    TESSERA_TRY(engine_.collect(net_));
-    TESSERA_TRY(save_weights_file(net_, weights_path("best")).map([](const WeightsInfo&) {}));
+    TESSERA_TRY(save("best"));
   }
   state_.precision.push_back({iteration, precision});
   if (::isatty(STDERR_FILENO)) fmt::print(stderr, "\r\033[K");
@@ -277,6 +297,7 @@ std::string TrainingLoop::loss_text(float loss) const {
 }
 
 std::string TrainingLoop::diverged(std::uint64_t iteration, const std::string& why) const {
+  std::lock_guard lock(saved_mutex_);
   return fmt::format("iteration {}: {}; {}; lower learning_rate= or raise burn_in= and go on from there", iteration, why,
                      last_saved_.empty() ? "no weights were saved yet" : "the last good weights are " + last_saved_);
 }

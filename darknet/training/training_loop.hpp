@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
@@ -14,8 +15,9 @@
 #include "base/result.hpp"
 #include "cfg/cfg_check.hpp"
 #include "cfg/cfg_limits.hpp"
+#include "darknet/training/checkpoint.hpp"
 #include "darknet/training/engine.hpp"
-#include "darknet/training/training_state.hpp"
+#include "darknet/training/saver.hpp"
 #include "data/batch_loader.hpp"
 
 namespace tessera::darknet {
@@ -66,6 +68,7 @@ class TrainingLoop {
   void report(std::uint64_t iteration, float loss, double rate, double seconds);
   void show_live(std::uint64_t iteration, double seconds);
   base::Status save_as_planned(std::uint64_t iteration);
+  base::Status save(const std::string& suffix);
   base::Status save_last();
   base::Status test(std::uint64_t iteration);
   void draw_chart();
@@ -83,9 +86,12 @@ class TrainingLoop {
   std::optional<data::BatchLoader> again_;  // of iterations that are repeated
   int cfg_width_, cfg_height_;
   std::uint64_t first_iteration_ = 0;
-  std::string last_saved_;  // what to go back to
+  mutable std::mutex saved_mutex_;
+  std::string last_saved_;         // what to go back to
+  std::uint64_t last_posted_ = 0;  // iteration of the latest checkpoint
   base::TimePoint live_shown_, table_shown_;
   double computing_seconds_ = 0;
+  Saver saver_;  // goes first
 };
 
 // The input's size for multi-scale training at one iteration: one of `sizes` (cfg::multi_scale_sizes()), a new one every 10

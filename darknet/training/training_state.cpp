@@ -1,11 +1,6 @@
 #include "darknet/training/training_state.hpp"
 
-#include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <nlohmann/json.hpp>
-
-#include "base/text.hpp"
 
 namespace tessera::darknet {
 namespace {
@@ -27,10 +22,6 @@ std::vector<observe::ChartPoint> from_pairs(const json& pairs) {
 }
 
 }  // namespace
-
-std::string sidecar_path(const std::string& weights, const std::string& extension) {
-  return std::filesystem::path(weights).replace_extension(extension).string();
-}
 
 std::string to_json(const TrainingState& state) {
   return json{{"version", kVersion},
@@ -61,16 +52,6 @@ base::Result<TrainingState> parse_training_state(const std::string& text, const 
   } catch (const std::exception& failure) {  // json's and stoull's errors: a damaged file, not a bug
     return base::error(base::ErrorCode::kInvalidArgument, "{}: is no training state: {}", name, failure.what());
   }
-}
-
-base::Status save_training_state(const TrainingState& state, const std::string& path) {
-  return base::write_file_atomically(path, to_json(state));
-}
-
-base::Result<TrainingState> load_training_state(const std::string& path) {
-  std::ifstream file(path);
-  if (!file) return base::error(base::ErrorCode::kNotFound, "{}: cannot open the training state", path);
-  return parse_training_state({std::istreambuf_iterator<char>(file), {}}, path);
 }
 
 }  // namespace tessera::darknet

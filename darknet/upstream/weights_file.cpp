@@ -1,9 +1,5 @@
 #include "darknet/upstream/weights_file.hpp"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <bit>
 #include <cerrno>
@@ -14,6 +10,7 @@
 #include <memory>
 
 #include "base/file_kind.hpp"
+#include "base/text.hpp"
 #include "darknet/upstream/weights_layout.hpp"
 
 static_assert(std::endian::native == std::endian::little, "weights files are little-endian");
@@ -24,7 +21,7 @@ namespace {
 constexpr std::int32_t kMajor = 0, kMinor = 2, kRevision = 0;
 constexpr std::uint64_t kVersionBytes = 12;
 constexpr std::uint64_t kWideHeader = kVersionBytes + 8, kNarrowHeader = kVersionBytes + 4;
-constexpr char kMomentumMagic[8] = {'T', 'S', 'R', 'M', 'O', 'M', '0', '1'};
+constexpr char kMomentumMagic[8] = {'T', 'S', 'R', 'M', 'O', 'M', '0', '2'};
 
 struct Closer {
   void operator()(std::FILE* file) const { std::fclose(file); }
@@ -50,45 +47,7 @@ bool finite(const float* values, std::size_t count) {
   return bad == 0;
 }
 
-// A temporary file beside `path` that becomes it on commit() and disappears otherwise.
-class AtomicFile {
- public:
-  explicit AtomicFile(std::string path) : path_(std::move(path)), temporary_(path_ + ".tmp"), file_(std::fopen(temporary_.c_str(), "wb")) {
-    if (!file_) failure_ = errno;
-  }
-  ~AtomicFile() {
-    if (file_) std::remove(temporary_.c_str());
-  }
-  AtomicFile(const AtomicFile&) = delete;
-  AtomicFile& operator=(const AtomicFile&) = delete;
-
-  void write(const void* bytes, std::size_t count) {
-    if (failure_ == 0 && std::fwrite(bytes, 1, count, file_.get()) != count) failure_ = errno ? errno : EIO;
-  }
-
-  base::Status commit() {
-    if (failure_ == 0 && (std::fflush(file_.get()) != 0 || ::fsync(::fileno(file_.get())) != 0)) failure_ = errno;
-    if (failure_ == 0 && std::rename(temporary_.c_str(), path_.c_str()) != 0) failure_ = errno;
-    if (failure_ != 0) return base::error(base::ErrorCode::kIo, "{}: cannot save: {}", path_, std::strerror(failure_));
-    file_.reset();
-    sync_folder();
-    return {};
-  }
-
- private:
-  // So that the rename itself survives a power cut. Some file systems cannot; the data is safe either way.
-  void sync_folder() const {
-    const std::string folder = std::filesystem::path(path_).parent_path().string();
-    const int handle = ::open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (handle < 0) return;
-    ::fsync(handle);
-    ::close(handle);
-  }
-
-  std::string path_, temporary_;
-  File file_;
-  int failure_ = 0;
-};
+void append(std::string& bytes, const void* from, std::size_t count) { bytes.append(static_cast<const char*>(from), count); }
 
 struct Header {
   std::uint64_t bytes = 0, seen = 0;
@@ -225,55 +184,57 @@ base::Result<WeightsInfo> load_weights_file(network* net, const std::string& pat
   return info;
 }
 
-base::Result<WeightsInfo> save_weights_file(const network* net, const std::string& path, int cutoff) {
-  AtomicFile file(path);
+base::Result<WeightsImage> weights_image(const network* net, const std::string& path, int cutoff) {
+  WeightsImage image;
+  image.info = {*net->seen, 0, 0, net->n, 0};
   const std::int32_t version[3] = {kMajor, kMinor, kRevision};
-  WeightsInfo info{*net->seen, 0, 0, net->n, 0};
-  file.write(version, sizeof version);
-  file.write(&info.seen, sizeof info.seen);
+  append(image.bytes, version, sizeof version);
+  append(image.bytes, &image.info.seen, sizeof image.info.seen);
   Hash hash;
   for (int i = 0; i < std::min(net->n, cutoff); ++i) {
     const std::vector<WeightBlock> blocks = weight_blocks(net->layers[i], LayoutUse::kSave);
-    info.layers += !blocks.empty();
+    image.info.layers += !blocks.empty();
     for (const WeightBlock& block : blocks) {
       if (!finite(block.values, block.count))
         return base::error(base::ErrorCode::kAborted, "{}: not saved: the weights of {} are no longer numbers", path, layer_label(net, i));
-      file.write(block.values, block.count * sizeof(float));
+      append(image.bytes, block.values, block.count * sizeof(float));
       hash.add(block.values, block.count);
     }
   }
-  TESSERA_TRY(file.commit());
-  info.layers_total = info.layers;
-  info.hash = hash.value();
-  return info;
+  image.info.layers_total = image.info.layers;
+  image.info.hash = hash.value();
+  return image;
 }
 
-base::Status save_momentum_file(const network* net, const std::string& path, std::uint64_t hash) {
-  AtomicFile file(path);
-  file.write(kMomentumMagic, sizeof kMomentumMagic);
-  file.write(&hash, sizeof hash);
+base::Result<WeightsInfo> save_weights_file(const network* net, const std::string& path, int cutoff) {
+  TESSERA_ASSIGN(const WeightsImage image, weights_image(net, path, cutoff));
+  TESSERA_TRY(base::write_file_atomically(path, image.bytes));
+  return image.info;
+}
+
+std::string momentum_image(const network* net) {
+  std::string bytes(kMomentumMagic, sizeof kMomentumMagic);
   const std::int64_t updates = *net->t;
-  file.write(&updates, sizeof updates);
+  append(bytes, &updates, sizeof updates);
   for (int i = 0; i < net->n; ++i)
-    for (const WeightBlock& block : momentum_blocks(*net, net->layers[i])) file.write(block.values, block.count * sizeof(float));
-  return file.commit();
+    for (const WeightBlock& block : momentum_blocks(*net, net->layers[i])) append(bytes, block.values, block.count * sizeof(float));
+  return bytes;
 }
 
-base::Status load_momentum_file(network* net, const std::string& path, std::uint64_t hash) {
-  TESSERA_ASSIGN(const std::uint64_t bytes, file_size(path, "momentum file"));
-  std::uint64_t needed = sizeof kMomentumMagic + sizeof hash + sizeof(std::int64_t);
-  for (int i = 0; i < net->n; ++i) needed += block_bytes(momentum_blocks(*net, net->layers[i]));
-  const File file(std::fopen(path.c_str(), "rb"));
-  char magic[sizeof kMomentumMagic];
-  std::uint64_t of = 0;
+base::Status load_momentum(network* net, std::string_view bytes, const std::string& name) {
   std::int64_t updates = 0;
-  if (!file || bytes != needed || std::fread(magic, sizeof magic, 1, file.get()) != 1 ||
-      std::memcmp(magic, kMomentumMagic, sizeof magic) != 0 || std::fread(&of, sizeof of, 1, file.get()) != 1 ||
-      std::fread(&updates, sizeof updates, 1, file.get()) != 1 || of != hash)
-    return base::error(base::ErrorCode::kInvalidArgument, "{}: does not belong to these weights", path);
+  std::uint64_t needed = sizeof kMomentumMagic + sizeof updates;
+  for (int i = 0; i < net->n; ++i) needed += block_bytes(momentum_blocks(*net, net->layers[i]));
+  if (bytes.size() != needed || !bytes.starts_with(std::string_view(kMomentumMagic, sizeof kMomentumMagic)))
+    return base::error(base::ErrorCode::kInvalidArgument, "{}: its momentum does not fit the cfg", name);
+  bytes.remove_prefix(sizeof kMomentumMagic);
+  const auto take = [&](void* to, std::size_t count) {
+    std::memcpy(to, bytes.data(), count);
+    bytes.remove_prefix(count);
+  };
+  take(&updates, sizeof updates);
   for (int i = 0; i < net->n; ++i)
-    for (const WeightBlock& block : momentum_blocks(*net, net->layers[i]))
-      if (!read_block(file.get(), block)) return base::error(base::ErrorCode::kIo, "{}: reading failed", path);
+    for (const WeightBlock& block : momentum_blocks(*net, net->layers[i])) take(block.values, block.count * sizeof(float));
   *net->t = static_cast<int>(updates);
   return {};
 }

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <darknet.h>
@@ -35,12 +36,19 @@ inline base::Status (*weights_loaded)(const network& net) = nullptr;
 // Fills the network (and net->seen). Nothing is changed unless the whole file fits.
 [[nodiscard]] base::Result<WeightsInfo> load_weights_file(network* net, const std::string& path, const LoadRange& range = {});
 
+// The bytes of a weights file of layers [0, cutoff); `path` names it in the error. Refuses values that are not numbers, naming the layer.
+struct WeightsImage {
+  std::string bytes;
+  WeightsInfo info;
+};
+[[nodiscard]] base::Result<WeightsImage> weights_image(const network* net, const std::string& path, int cutoff = 1 << 30);
+
 // Saves layers [0, cutoff). Refuses to save values that are not numbers, naming the layer.
 [[nodiscard]] base::Result<WeightsInfo> save_weights_file(const network* net, const std::string& path, int cutoff = 1 << 30);
 
-// Momentum (and Adam's moments) of every layer, bound to weights by `hash`.
-[[nodiscard]] base::Status save_momentum_file(const network* net, const std::string& path, std::uint64_t hash);
-[[nodiscard]] base::Status load_momentum_file(network* net, const std::string& path, std::uint64_t hash);
+// Momentum (and Adam's moments) of every layer. Nothing is loaded unless all of it fits; `name` is the source in the error.
+std::string momentum_image(const network* net);
+[[nodiscard]] base::Status load_momentum(network* net, std::string_view bytes, const std::string& name);
 
 // "layer 3 (convolutional)".
 std::string layer_label(const network* net, int index);

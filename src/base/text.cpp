@@ -214,6 +214,12 @@ base::Status write_file_atomically(const std::string& path, std::string_view con
   }
   if (::close(file) != 0) return failed("closing");
   if (::rename(temporary.c_str(), path.c_str()) != 0) return failed("renaming");
+  // So that the rename itself survives a power cut. Some file systems cannot; the data is safe either way.
+  const std::string folder = std::filesystem::path(path).parent_path().string();
+  if (const int handle = ::open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); handle >= 0) {
+    ::fsync(handle);
+    ::close(handle);
+  }
   return {};
 }
 

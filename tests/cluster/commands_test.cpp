@@ -9,6 +9,7 @@
 #include <opencv2/imgcodecs.hpp>
 #include <regex>
 
+#include "darknet/training/checkpoint.hpp"
 #include "tests/cluster/commands_fixture.hpp"
 
 using tessera::testing::Outcome;
@@ -68,8 +69,8 @@ TEST_CASE("detector train writes log lines, weights, charts; the rate is never 0
   }
   CHECK(lines.back().average < lines.front().average);
   CHECK(log_lines(workshop.read("out.log")).size() == 20);
-  for (const char* file : {"backup/tiny_last.weights", "backup/tiny_final.weights", "backup/tiny_best.weights", "backup/tiny_last.state",
-                           "backup/tiny_last.momentum", "chart.png", "chart_tiny.png"})
+  for (const char* file : {"backup/tiny_last.weights", "backup/tiny_final.weights", "backup/tiny_best.weights", "backup/tiny_20.checkpoint",
+                           "chart.png", "chart_tiny.png"})
     CHECK_MESSAGE(workshop.has(file), file);
   CHECK(seen_of(workshop.read("backup/tiny_final.weights")) == 160);
   CHECK(!cv::imread(workshop.path("chart.png")).empty());
@@ -102,15 +103,16 @@ TEST_CASE("an interrupted training saves, and resumed it ends with the weights o
   const std::uint64_t seen = seen_of(workshop.read("backup/tiny_last.weights"));
   CHECK(seen >= 56);
   CHECK(seen < 160);
-  const auto state = nlohmann::json::parse(workshop.read("backup/tiny_last.state"));
-  CHECK(state.at("loss").size() == seen / 8);
+  const std::string checkpoint = "backup/tiny_" + std::to_string(seen / 8) + ".checkpoint";
+  REQUIRE(workshop.has(checkpoint));
+  CHECK(tessera::darknet::read_checkpoint(workshop.path(checkpoint))->state.loss.size() == seen / 8);
 
   const Outcome resumed = train(workshop, {"backup/tiny_last.weights", "-map", "-map_every", "5"});
   REQUIRE_SUCCESS(resumed);
   CHECK(contains(resumed.out, "with momentum"));
   CHECK(log_lines(resumed.out).front().iteration == static_cast<int>(seen / 8) + 1);
   CHECK(workshop.read("backup/tiny_final.weights") == undisturbed);
-  CHECK(nlohmann::json::parse(workshop.read("backup/tiny_last.state")).at("loss").size() == 20);
+  CHECK(tessera::darknet::read_checkpoint(workshop.path("backup/tiny_20.checkpoint"))->state.loss.size() == 20);
 }
 
 TEST_CASE("a finished training says so and starts over with -clear") {

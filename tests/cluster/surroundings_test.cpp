@@ -57,3 +57,47 @@ TEST_CASE("weights that are numbers and nonsense give no objects and no crash") 
       CHECK(outcome.code < 2);
     }
 }
+
+TEST_CASE("a backup folder that vanishes in mid-run is made again, and one that cannot be written to ends nothing") {
+  const Workshop workshop;
+  workshop.derive_cfg("long.cfg", "max_batches=20", "max_batches=260");
+  Process run({program(), "detector", "train", "obj.data", "long.cfg", "-backend", "blas"}, workshop.path("."));
+  run.wait_for_line("20: ", 60);
+  workshop.remove("backup");
+  workshop.write("backup", "a file where the folder was");
+  run.wait_for_line("this is tried again", 60);
+  workshop.remove("backup");
+  CHECK(run.wait(120) == 0);
+  CHECK(workshop.has("backup/long_final.weights"));
+  CHECK(workshop.has("backup/long_260.checkpoint"));
+}
+
+TEST_CASE("two trainings of one name and folder: the second says who is there and ends") {
+  const Workshop workshop;
+  workshop.derive_cfg("long.cfg", "max_batches=", "max_batches=999");
+  Process run({program(), "detector", "train", "obj.data", "long.cfg", "-backend", "blas"}, workshop.path("."));
+  run.wait_for_line("1: ", 60);
+  const Outcome second = workshop.run({"detector", "train", "obj.data", "long.cfg", "-backend", "blas"});
+  CHECK(second.code == 1);
+  CHECK(second.err.find("another training (process " + std::to_string(run.pid()) + ")") != std::string::npos);
+}
+
+TEST_CASE("killed at any moment and gone on with -resume, a training ends with the weights of an undisturbed one") {
+  const Workshop workshop;
+  workshop.derive_cfg("long.cfg", "max_batches=20", "max_batches=320");
+  const std::vector<std::string> train = {program(), "detector", "train", "obj.data", "long.cfg", "-resume", "-backend", "blas"};
+  REQUIRE(Process(train, workshop.path(".")).wait(120) == 0);
+  const std::string undisturbed = workshop.read("backup/long_final.weights");
+  workshop.remove("backup");
+  for (const char* line : {"50: ", "100: ", "101: ", "230: ", "300: "}) {
+    INFO(line);
+    Process run(train, workshop.path("."));
+    run.wait_for_line(line, 120);
+    run.signal(SIGKILL);
+    run.wait(20);
+  }
+  Process last(train, workshop.path("."));
+  CHECK(last.wait(120) == 0);
+  CHECK(last.out().find("with momentum") != std::string::npos);
+  CHECK(workshop.read("backup/long_final.weights") == undisturbed);
+}

@@ -193,14 +193,14 @@ TEST_CASE("momentum comes back bit by bit, to its own weights only") {
       for (std::size_t k = 0; k < block.count; ++k) block.values[k] = value += 0.5f;
   REQUIRE(value > 0);
   *ours.net->t = 9;
-  REQUIRE(save_momentum_file(ours.net.get(), files.path("m"), 42));
-  CHECK_FALSE(load_momentum_file(other.net.get(), files.path("m"), 43));
-  REQUIRE(load_momentum_file(other.net.get(), files.path("m"), 42));
+  const std::string momentum = momentum_image(ours.net.get());
+  REQUIRE(load_momentum(other.net.get(), momentum, "m"));
   CHECK(*other.net->t == 9);
   CHECK(other.net->layers[0].scale_updates[1] == ours.net->layers[0].scale_updates[1]);
   CHECK(other.net->layers[6].weight_updates[2] == ours.net->layers[6].weight_updates[2]);
-  files.write("m", files.read("m") + "x");
-  CHECK_FALSE(load_momentum_file(other.net.get(), files.path("m"), 42));
+  CHECK_FALSE(load_momentum(other.net.get(), momentum + "x", "m"));
+  CHECK_FALSE(load_momentum(other.net.get(), momentum.substr(0, momentum.size() - 1), "m"));
+  CHECK_FALSE(load_momentum(other.net.get(), "", "m"));
 }
 
 TEST_CASE("Adam's moments are saved with the momentum, AMSGrad's largest ones, too") {
@@ -213,13 +213,13 @@ TEST_CASE("Adam's moments are saved with the momentum, AMSGrad's largest ones, t
   convolution.v[2 * convolution.nweights - 1] = 3;
   convolution.scale_v[7] = 4;
   connected.m[5] = 5;
-  REQUIRE(save_momentum_file(ours.net.get(), files.path("m"), 42));
-  REQUIRE(load_momentum_file(other.net.get(), files.path("m"), 42));
+  const std::string moments = momentum_image(ours.net.get());
+  REQUIRE(load_momentum(other.net.get(), moments, "m"));
   CHECK(other.net->layers[0].v[2 * convolution.nweights - 1] == 3);
   CHECK(other.net->layers[0].scale_v[7] == 4);
   CHECK(other.net->layers[6].m[5] == 5);
   files.write("x.cfg", kCfg);
-  CHECK_FALSE(load_momentum_file(load(files, 1).net.get(), files.path("m"), 42));
+  CHECK_FALSE(load_momentum(load(files, 1).net.get(), moments, "m"));
 }
 
 TEST_CASE("upstream's own save and load go through the seams") {
