@@ -5,28 +5,6 @@
 #include "kernels/convolution_backends.hpp"
 
 namespace tessera::kernels {
-namespace {
-
-Index floor_divide(Index a, Index b) { return a >= 0 ? a / b : -((-a + b - 1) / b); }
-
-Range clip(Range range, Index size) {
-  const Range clipped = intersect(range, Range{0, size});
-  return clipped.empty() ? Range{} : clipped;
-}
-
-}  // namespace
-
-Range input_window(const ConvolutionShape& shape, Range out, Index in_size) {
-  if (out.empty()) return {};
-  return clip({out.begin * shape.stride - shape.pad, (out.end - 1) * shape.stride - shape.pad + shape.kernel}, in_size);
-}
-
-Range output_window(const ConvolutionShape& shape, Range in, Index out_size) {
-  if (in.empty()) return {};
-  const Index first = -floor_divide(-(in.begin + shape.pad - shape.kernel + 1), shape.stride);
-  return clip({first, floor_divide(in.end - 1 + shape.pad, shape.stride) + 1}, out_size);
-}
-
 std::string_view to_string(Backend backend) {
   switch (backend) {
     case Backend::kReference:
@@ -81,7 +59,8 @@ base::Result<std::unique_ptr<Convolution>> make_convolution(Backend backend, con
 
 void check_forward(const ConvolutionShape& shape, const ConstFloatView& input, const FloatView& output, const Box& compute) {
   const Box whole = Box::whole(compute.n.end, {shape.out_c, shape.out_y(), shape.out_x()});
-  const Box needed{compute.n, {0, shape.in_c}, input_window(shape, compute.y, shape.in_y), input_window(shape, compute.x, shape.in_x)};
+  const Box needed{
+      compute.n, {0, shape.in_c}, input_range(shape.window(), compute.y, shape.in_y), input_range(shape.window(), compute.x, shape.in_x)};
   TESSERA_CHECK(whole.contains(compute) && output.box.contains(compute) && input.box.contains(needed),
                 "compute={} output={} input={} needed={}", to_string(compute), to_string(output.box), to_string(input.box),
                 to_string(needed));
@@ -89,8 +68,8 @@ void check_forward(const ConvolutionShape& shape, const ConstFloatView& input, c
 
 void check_backward_data(const ConvolutionShape& shape, const ConstFloatView& delta_out, const FloatView& delta_in, const Box& compute) {
   const Box whole = Box::whole(compute.n.end, {shape.in_c, shape.in_y, shape.in_x});
-  const Box needed{compute.n, delta_out.box.c, output_window(shape, compute.y, shape.out_y()),
-                   output_window(shape, compute.x, shape.out_x())};
+  const Box needed{compute.n, delta_out.box.c, output_range(shape.window(), compute.y, shape.out_y()),
+                   output_range(shape.window(), compute.x, shape.out_x())};
   const Range out_channels{0, shape.out_c};
   TESSERA_CHECK(
       whole.contains(compute) && delta_in.box.contains(compute) && delta_out.box.contains(needed) && out_channels.contains(delta_out.box.c),
@@ -101,8 +80,10 @@ void check_backward_data(const ConvolutionShape& shape, const ConstFloatView& de
 void check_backward_weights(const ConvolutionShape& shape, const ConstFloatView& input, const ConstFloatView& delta_out,
                             const Box& delta_box) {
   const Box whole = Box::whole(delta_box.n.end, {shape.out_c, shape.out_y(), shape.out_x()});
-  const Box needed{
-      delta_box.n, {0, shape.in_c}, input_window(shape, delta_box.y, shape.in_y), input_window(shape, delta_box.x, shape.in_x)};
+  const Box needed{delta_box.n,
+                   {0, shape.in_c},
+                   input_range(shape.window(), delta_box.y, shape.in_y),
+                   input_range(shape.window(), delta_box.x, shape.in_x)};
   TESSERA_CHECK(whole.contains(delta_box) && delta_out.box.contains(delta_box) && input.box.contains(needed),
                 "delta_box={} delta_out={} input={} needed={}", to_string(delta_box), to_string(delta_out.box), to_string(input.box),
                 to_string(needed));

@@ -14,6 +14,7 @@
 #include "base/result.hpp"
 #include "base/thread_pool.hpp"
 #include "geometry/tensor_view.hpp"
+#include "geometry/window.hpp"
 #include "kernels/scratch.hpp"
 
 namespace tessera::kernels {
@@ -33,14 +34,10 @@ struct ConvolutionShape {
 
   Index out_y() const { return (in_y + 2 * pad - kernel) / stride + 1; }
   Index out_x() const { return (in_x + 2 * pad - kernel) / stride + 1; }
+  geometry::Window window() const { return {kernel, stride, pad}; }
   Index weight_elements() const { return out_c * in_c * kernel * kernel; }
   friend bool operator==(const ConvolutionShape&, const ConvolutionShape&) = default;
 };
-
-// Input rows (or columns) that outputs [out) read, clipped to the image of `in_size` rows.
-Range input_window(const ConvolutionShape& shape, Range out, Index in_size);
-// Output rows (or columns) that inputs [in) contribute to, clipped to [0, out_size).
-Range output_window(const ConvolutionShape& shape, Range in, Index out_size);
 
 enum class Backend {
   kReference,  // scalar loops, the definition

@@ -279,7 +279,7 @@ class BlasConvolution final : public Convolution {
   void backward_data_sample(const ConstFloatView& delta_out, const float* weights, const FloatView& delta_in, const Box& compute,
                             bool accumulate, float* memory) const {
     const Index n = compute.n.begin;
-    const Range x = output_window(shape_, compute.x, shape_.out_x()), y = output_window(shape_, compute.y, shape_.out_y());
+    const Range x = output_range(shape_.window(), compute.x, shape_.out_x()), y = output_range(shape_.window(), compute.y, shape_.out_y());
     const Range filters = delta_out.box.c;
     const Index block = std::max<Index>(1, kMinCells / std::max<Index>(1, x.size()));
     const Index at_once = channels_at_once(std::max(kMinCells, x.size()));

@@ -3,7 +3,7 @@
 namespace tessera::kernels {
 namespace {
 
-Index floor_divide(Index a, Index b) { return a >= 0 ? a / b : -((-a + b - 1) / b); }
+using geometry::floor_divide;
 
 // Positions of `out` whose input position o * stride - pad + place lies in `in`.
 Range outputs_reading(const ConvolutionShape& shape, Range out, Index place, Range in) {

@@ -33,8 +33,8 @@ class ReferenceConvolution final : public Convolution {
     for_planes(compute, [&](Index n, Index c) {
       for (Index y = compute.y.begin; y < compute.y.end; ++y)
         for (Index x = compute.x.begin; x < compute.x.end; ++x) {
-          const Range rows = output_window(shape_, {y, y + 1}, shape_.out_y());
-          const Range columns = output_window(shape_, {x, x + 1}, shape_.out_x());
+          const Range rows = output_range(shape_.window(), {y, y + 1}, shape_.out_y());
+          const Range columns = output_range(shape_.window(), {x, x + 1}, shape_.out_x());
           double sum = accumulate ? delta_in.at(n, c, y, x) : 0;
           for (Index k = delta_out.box.c.begin; k < delta_out.box.c.end; ++k)
             for (Index out_y = rows.begin; out_y < rows.end; ++out_y)

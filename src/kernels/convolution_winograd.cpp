@@ -145,8 +145,8 @@ class WinogradConvolution final : public Convolution {
     check_forward(shape_, input, output, compute);
     run({input,
          {0, shape_.in_c},
-         input_window(shape_, compute.y, shape_.in_y),
-         input_window(shape_, compute.x, shape_.in_x),
+         input_range(shape_.window(), compute.y, shape_.in_y),
+         input_range(shape_.window(), compute.x, shape_.in_x),
          shape_.pad,
          output,
          compute,
@@ -159,8 +159,8 @@ class WinogradConvolution final : public Convolution {
     const Range filters = delta_out.box.c;
     if (!winograd_pays(compute, filters.size())) return inner_->backward_data(delta_out, weights, delta_in, compute, accumulate);
     check_backward_data(shape_, delta_out, delta_in, compute);
-    run({delta_out, filters, output_window(shape_, compute.y, shape_.out_y()), output_window(shape_, compute.x, shape_.out_x()),
-         2 - shape_.pad, delta_in, compute, accumulate, weights, true});
+    run({delta_out, filters, output_range(shape_.window(), compute.y, shape_.out_y()),
+         output_range(shape_.window(), compute.x, shape_.out_x()), 2 - shape_.pad, delta_in, compute, accumulate, weights, true});
   }
 
   void backward_weights(ConstFloatView input, ConstFloatView delta_out, const Box& delta_box, float* gradient) override {

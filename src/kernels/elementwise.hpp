@@ -40,9 +40,6 @@ void route_backward(ConstFloatView delta_out, Index channel_offset, FloatView de
 struct ShortcutShape {
   Shape from, out;
   float alpha = 1, beta = 1;
-
-  Index stride() const { return from.x / out.x > 1 ? from.x / out.x : 1; }
-  Index sample() const { return out.x / from.x > 1 ? out.x / from.x : 1; }
 };
 // The cells of `from` that the cells of `out` in box need, as a box (hull; may be empty), and the other way round.
 Box shortcut_from_box(const ShortcutShape& shape, const Box& out_box);

@@ -11,8 +11,8 @@
 namespace tessera::kernels {
 namespace {
 
-Index floor_divide(Index a, Index b) { return a >= 0 ? a / b : -((-a + b - 1) / b); }
-Index ceil_divide(Index a, Index b) { return -floor_divide(-a, b); }
+using geometry::ceil_divide;
+using geometry::floor_divide;
 
 // Selections by masks. Which cell wins is a coin toss, so that a branch, which compilers use for the cells that are left over
 // when a loop is vectorised, would be predicted wrongly half of the time.
@@ -39,9 +39,9 @@ Range outputs_within(const PoolShape& shape, Range out, Index in_size) {
 // Any windows, clipped to the image; `place` may be null.
 void clipped_maximum(const PoolShape& shape, const ConstFloatView& input, Index n, Index c, Index y, Range x, float* best,
                      std::uint8_t* place) {
-  const Range in_y = pool_input_window(shape, {y, y + 1}, shape.in_y);
+  const Range in_y = input_range(shape.window(), {y, y + 1}, shape.in_y);
   for (Index o = x.begin; o < x.end; ++o) {
-    const Range in_x = pool_input_window(shape, {o, o + 1}, shape.in_x);
+    const Range in_x = input_range(shape.window(), {o, o + 1}, shape.in_x);
     float value = -FLT_MAX;
     int winner = kNoWinner;
     for (Index iy = in_y.begin; iy < in_y.end; ++iy)
@@ -133,7 +133,7 @@ auto spread_of(int size) {
 void scatter_disjoint(const PoolShape& shape, const ConstFloatView& delta_out, const ConstIndexView& indices, const FloatView& delta_in,
                       Index n, Index c, Index y, Index rows, Range x, bool accumulate) {
   const auto run = accumulate ? spread_of<true>(shape.size) : spread_of<false>(shape.size);
-  const Range outs = pool_output_window(shape, x, shape.out_x());
+  const Range outs = output_range(shape.window(), x, shape.out_x());
   // Outputs whose whole window lies inside x, which is all but the first and the last.
   Range whole = outs;
   if (!whole.empty() && window_begin(shape, whole.begin) < x.begin) ++whole.begin;
@@ -194,8 +194,8 @@ void scatter_plane(const PoolShape& shape, const ConstFloatView& delta_out, cons
       float* row = &delta_in.at(n, c, y, compute.x.begin);
       std::fill(row, row + compute.x.size(), 0.f);
     }
-  const Range out_y = pool_output_window(shape, compute.y, shape.out_y());
-  const Range out_x = pool_output_window(shape, compute.x, shape.out_x());
+  const Range out_y = output_range(shape.window(), compute.y, shape.out_y());
+  const Range out_x = output_range(shape.window(), compute.x, shape.out_x());
   for (Index y = out_y.begin; y < out_y.end; ++y)
     for (Index x = out_x.begin; x < out_x.end; ++x) {
       const int place = indices.at(n, c, y, x);
@@ -213,7 +213,7 @@ void check_shape(const PoolShape& shape) {
 
 // The input cells that a box of the output sees.
 Box input_window(const PoolShape& shape, const Box& box) {
-  return {box.n, box.c, pool_input_window(shape, box.y, shape.in_y), pool_input_window(shape, box.x, shape.in_x)};
+  return {box.n, box.c, input_range(shape.window(), box.y, shape.in_y), input_range(shape.window(), box.x, shape.in_x)};
 }
 
 void check_forward(const PoolShape& shape, const ConstFloatView& input, const FloatView& output, const IndexView& indices, const Box& box) {
@@ -269,21 +269,6 @@ class RowMaxima {
 
 }  // namespace
 
-Range pool_input_window(const PoolShape& shape, Range out, Index in_size) {
-  if (out.empty()) return {};
-  const Range window = intersect(Range{window_begin(shape, out.begin), window_begin(shape, out.end - 1) + shape.size}, Range{0, in_size});
-  return window.empty() ? Range{} : window;
-}
-
-Range pool_output_window(const PoolShape& shape, Range in, Index out_size) {
-  if (in.empty()) return {};
-  const Index shift = shape.pad / 2;
-  const Range window =
-      intersect(Range{ceil_divide(in.begin + shift - shape.size + 1, shape.stride), floor_divide(in.end - 1 + shift, shape.stride) + 1},
-                Range{0, out_size});
-  return window.empty() ? Range{} : window;
-}
-
 void maxpool_forward(const PoolShape& shape, ConstFloatView input, FloatView output, IndexView indices, const Box& box,
                      base::ThreadPool& pool) {
   if (box.empty()) return;
@@ -300,12 +285,12 @@ void normalize_maxpool_forward(const PoolShape& shape, ConstFloatView x, const N
   if (box.empty()) return;
   check_forward(shape, x, output, indices, box);
   const RowMaxima maxima(shape, box);
-  const Range columns = pool_input_window(shape, box.x, shape.in_x);
+  const Range columns = input_range(shape.window(), box.x, shape.in_x);
   for_rows(box, pool, [&](Index n, Index c, Index y, Index rows) {
     auto scratch = maxima.scratch();
     std::vector<float> active(static_cast<std::size_t>(shape.size * columns.size()));  // the window of one row of the output
     for (Index row = y; row < y + rows; ++row) {
-      const Box window{{n, n + 1}, {c, c + 1}, pool_input_window(shape, {row, row + 1}, shape.in_y), columns};
+      const Box window{{n, n + 1}, {c, c + 1}, input_range(shape.window(), {row, row + 1}, shape.in_y), columns};
       const FloatView cells{active.data(), window};
       for (Index in_y = window.y.begin; in_y < window.y.end && !columns.empty(); ++in_y)
         normalize_activate_cells(&x.at(n, c, in_y, columns.begin), parameters, c, &cells.at(n, c, in_y, columns.begin), columns.size());
@@ -318,8 +303,8 @@ void maxpool_backward(const PoolShape& shape, ConstFloatView delta_out, ConstInd
                       bool accumulate, base::ThreadPool& pool) {
   if (compute.empty()) return;
   check_shape(shape);
-  const Box needed{compute.n, compute.c, pool_output_window(shape, compute.y, shape.out_y()),
-                   pool_output_window(shape, compute.x, shape.out_x())};
+  const Box needed{compute.n, compute.c, output_range(shape.window(), compute.y, shape.out_y()),
+                   output_range(shape.window(), compute.x, shape.out_x())};
   TESSERA_CHECK(delta_in.box.contains(compute) && delta_out.box.contains(needed) && indices.box.contains(needed),
                 "delta_in={} compute={} delta_out={} indices={} needed={}", to_string(delta_in.box), to_string(compute),
                 to_string(delta_out.box), to_string(indices.box), to_string(needed));

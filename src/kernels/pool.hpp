@@ -6,6 +6,7 @@
 
 #include "base/thread_pool.hpp"
 #include "geometry/tensor_view.hpp"
+#include "geometry/window.hpp"
 #include "kernels/batch_norm.hpp"
 
 namespace tessera::kernels {
@@ -22,16 +23,13 @@ struct PoolShape {
 
   Index out_y() const { return (in_y + pad - size) / stride + 1; }
   Index out_x() const { return (in_x + pad - size) / stride + 1; }
+  geometry::Window window() const { return {size, stride, pad / 2}; }
 };
 
 // A winner's place in its window, dy * size + dx, is stored in one byte; kNoWinner where every cell is NaN or the
 // window lies outside the image (then the output is -FLT_MAX, and no delta flows).
 inline constexpr int kMaxPoolSize = 15;
 inline constexpr std::uint8_t kNoWinner = 255;
-
-// Input rows (columns) that outputs [out) read, clipped; output rows (columns) that see inputs [in), clipped.
-Range pool_input_window(const PoolShape& shape, Range out, Index in_size);
-Range pool_output_window(const PoolShape& shape, Range in, Index out_size);
 
 // output[box] and indices[box]; indices.data may be null (testing). input holds the input windows of box.
 void maxpool_forward(const PoolShape& shape, ConstFloatView input, FloatView output, IndexView indices, const Box& box,

@@ -1,45 +1,30 @@
 #include "base/check.hpp"
+#include "geometry/pairs.hpp"
 #include "kernels/elementwise.hpp"
 #include "kernels/loops.hpp"
 
 namespace tessera::kernels {
 namespace {
 
+using geometry::Pairs;
 using geometry::Range;
 
-// Pairs along y or x: from position i * stride meets out position i * sample, for 0 <= i < count.
-struct Pairs {
-  Index stride, sample, count;
-};
-
-Pairs pairs_y(const ShortcutShape& shape) { return {shape.stride(), shape.sample(), std::min(shape.from.y, shape.out.y)}; }
-Pairs pairs_x(const ShortcutShape& shape) { return {shape.stride(), shape.sample(), std::min(shape.from.x, shape.out.x)}; }
+Pairs pairs_y(const ShortcutShape& shape) { return {shape.from.y, shape.out.y}; }
+Pairs pairs_x(const ShortcutShape& shape) { return {shape.from.x, shape.out.x}; }
 Index paired_channels(const ShortcutShape& shape) { return std::min(shape.from.c, shape.out.c); }
-
-// The i whose position i * step lies in `range`.
-Range pairs_in(Range range, Index step, Index count) {
-  const Range pairs = intersect(Range{(range.begin + step - 1) / step, (range.end + step - 1) / step}, Range{0, count});
-  return range.empty() || pairs.empty() ? Range{} : pairs;
-}
-
-Range positions(Range pairs, Index step) { return pairs.empty() ? Range{} : Range{pairs.begin * step, (pairs.end - 1) * step + 1}; }
 
 Box whole_or_empty(const Box& box) { return box.empty() ? Box{} : box; }
 
 }  // namespace
 
 Box shortcut_from_box(const ShortcutShape& shape, const Box& out_box) {
-  const Pairs py = pairs_y(shape), px = pairs_x(shape);
-  return whole_or_empty({out_box.n, intersect(out_box.c, Range{0, paired_channels(shape)}),
-                         positions(pairs_in(out_box.y, py.sample, py.count), py.stride),
-                         positions(pairs_in(out_box.x, px.sample, px.count), px.stride)});
+  return whole_or_empty({out_box.n, intersect(out_box.c, Range{0, paired_channels(shape)}), pairs_y(shape).from_range(out_box.y),
+                         pairs_x(shape).from_range(out_box.x)});
 }
 
 Box shortcut_out_box(const ShortcutShape& shape, const Box& from_box) {
-  const Pairs py = pairs_y(shape), px = pairs_x(shape);
-  return whole_or_empty({from_box.n, intersect(from_box.c, Range{0, paired_channels(shape)}),
-                         positions(pairs_in(from_box.y, py.stride, py.count), py.sample),
-                         positions(pairs_in(from_box.x, px.stride, px.count), px.sample)});
+  return whole_or_empty({from_box.n, intersect(from_box.c, Range{0, paired_channels(shape)}), pairs_y(shape).out_range(from_box.y),
+                         pairs_x(shape).out_range(from_box.x)});
 }
 
 void shortcut_forward(const ShortcutShape& shape, ConstFloatView input, ConstFloatView from, FloatView output, const Box& box,
@@ -48,7 +33,7 @@ void shortcut_forward(const ShortcutShape& shape, ConstFloatView input, ConstFlo
   TESSERA_CHECK(input.box.contains(box) && output.box.contains(box) && from.box.contains(shortcut_from_box(shape, box)),
                 "input={} output={} from={} box={}", to_string(input.box), to_string(output.box), to_string(from.box), to_string(box));
   const Pairs py = pairs_y(shape), px = pairs_x(shape);
-  const Range in_x = pairs_in(box.x, px.sample, px.count);
+  const Range in_x = px.among(box.x, px.sample);
   for_rows(box, pool, [&](Index n, Index c, Index y, Index rows) {
     for (Index row = y; row < y + rows; ++row) {
       const float* source = &input.at(n, c, row, box.x.begin);
@@ -77,7 +62,7 @@ void shortcut_backward_from(const ShortcutShape& shape, ConstFloatView delta_out
   TESSERA_CHECK(delta_from.box.contains(box) && delta_out.box.contains(shortcut_out_box(shape, box)), "delta_from={} delta_out={} box={}",
                 to_string(delta_from.box), to_string(delta_out.box), to_string(box));
   const Pairs py = pairs_y(shape), px = pairs_x(shape);
-  const Range in_x = pairs_in(box.x, px.stride, px.count);
+  const Range in_x = px.among(box.x, px.stride);
   for_rows(box, pool, [&](Index n, Index c, Index y, Index rows) {
     for (Index row = y; row < y + rows; ++row) {
       float* target = &delta_from.at(n, c, row, box.x.begin);

@@ -7,6 +7,7 @@
 
 #include "base/check.hpp"
 #include "graph/footprint.hpp"
+#include "graph/layers/kind.hpp"
 
 namespace tessera::program {
 
@@ -649,8 +650,7 @@ class Compiler {
   void undo_activation(int node) {
     const auto& layer = graph_[node];
     const Box& box = region(regions_.delta, node);
-    if (box.empty() || (layer.kind != LayerKind::kConvolutional && layer.kind != LayerKind::kShortcut)) return;
-    if (layer.kind == LayerKind::kShortcut && layer.activation == "linear") return;
+    if (box.empty() || !graph::kind(layer).activates || (!layer.trainable() && layer.activation == "linear")) return;
     int sums = -1;
     if (layer.batch_normalize && !owned(node).empty())
       sums = parts(node, Slot::kSums);

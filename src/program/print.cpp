@@ -7,12 +7,12 @@
 
 #include "base/check.hpp"
 #include "graph/footprint.hpp"
+#include "graph/layers/kind.hpp"
 #include "program/work.hpp"
 
 namespace tessera::program {
 
 using graph::Graph;
-using graph::LayerKind;
 
 namespace {
 
@@ -31,21 +31,8 @@ std::string range_text(const geometry::Range& range) { return range.empty() ? "-
 
 // "size x stride" and what else decides about a layer's computation.
 std::string window_text(const graph::Layer& layer) {
-  switch (layer.kind) {
-    case LayerKind::kConvolutional:
-      return fmt::format("{}x{}/{} pad {} {}{}", layer.kernel, layer.kernel, layer.stride, layer.pad, layer.batch_normalize ? "bn " : "",
-                         layer.activation);
-    case LayerKind::kMaxpool:
-      return fmt::format("{}x{}/{}", layer.kernel, layer.kernel, layer.stride);
-    case LayerKind::kUpsample:
-      return fmt::format("x{}", layer.stride);
-    case LayerKind::kReorg:
-      return fmt::format("/{}", layer.stride);
-    case LayerKind::kShortcut:
-      return layer.activation;
-    default:
-      return "";
-  }
+  const auto text = graph::kind(layer).text;
+  return text ? text(layer) : "";
 }
 
 std::string input_text(const Graph& graph, int node) {

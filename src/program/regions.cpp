@@ -1,6 +1,7 @@
 #include "program/regions.hpp"
 
 #include "graph/footprint.hpp"
+#include "graph/layers/kind.hpp"
 #include "program/program.hpp"
 
 namespace tessera::program {
@@ -165,8 +166,7 @@ Box contribution_box(const Graph& graph, const Regions& regions, const Plan& pla
 bool only_external(const graph::DeltaSources& sources) { return sources.external && sources.uses.empty(); }
 
 bool backward_reads_stored(const graph::Layer& layer) {
-  const bool activates = layer.kind == LayerKind::kConvolutional || layer.kind == LayerKind::kShortcut;
-  return layer.batch_normalize || (activates && layer.activation != "linear");
+  return layer.batch_normalize || (graph::kind(layer).activates && layer.activation != "linear");
 }
 
 Regions regions(const Graph& graph, const Plan& plan, Mode mode) { return Builder(graph, plan, mode).build(); }

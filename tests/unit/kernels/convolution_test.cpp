@@ -22,10 +22,10 @@ struct Case {
   Shape in_shape() const { return {shape.in_c, shape.in_y, shape.in_x}; }
   Shape out_shape() const { return {shape.out_c, shape.out_y(), shape.out_x()}; }
   Box input_needed() const {
-    return {out.n, {0, shape.in_c}, input_window(shape, out.y, shape.in_y), input_window(shape, out.x, shape.in_x)};
+    return {out.n, {0, shape.in_c}, input_range(shape.window(), out.y, shape.in_y), input_range(shape.window(), out.x, shape.in_x)};
   }
   Box delta_needed(Range channels) const {
-    return {in.n, channels, output_window(shape, in.y, shape.out_y()), output_window(shape, in.x, shape.out_x())};
+    return {in.n, channels, output_range(shape.window(), in.y, shape.out_y()), output_range(shape.window(), in.x, shape.out_x())};
   }
   std::string text() const {
     return "shape c" + std::to_string(shape.in_c) + " y" + std::to_string(shape.in_y) + " x" + std::to_string(shape.in_x) + " filters " +
@@ -143,11 +143,11 @@ TEST_CASE("convolution: windows equal brute force") {
         if (o >= c.out.y.begin && o < c.out.y.end) inputs = geometry::hull(inputs, {i, i + 1});
         if (i >= c.in.y.begin && i < c.in.y.end) outputs = geometry::hull(outputs, {o, o + 1});
       }
-    CHECK(input_window(s, c.out.y, s.in_y).contains(inputs));
-    CHECK(output_window(s, c.in.y, s.out_y()).contains(outputs));
+    CHECK(input_range(s.window(), c.out.y, s.in_y).contains(inputs));
+    CHECK(output_range(s.window(), c.in.y, s.out_y()).contains(outputs));
     if (s.kernel >= s.stride) {
-      CHECK(input_window(s, c.out.y, s.in_y) == inputs);
-      CHECK(output_window(s, c.in.y, s.out_y()) == outputs);
+      CHECK(input_range(s.window(), c.out.y, s.in_y) == inputs);
+      CHECK(output_range(s.window(), c.in.y, s.out_y()) == outputs);
     }
   }
 }

@@ -17,7 +17,9 @@ struct Case {
   Box out;  // the outputs computed
 
   Shape in() const { return {channels, shape.in_y, shape.in_x}; }
-  Box needed() const { return {out.n, out.c, pool_input_window(shape, out.y, shape.in_y), pool_input_window(shape, out.x, shape.in_x)}; }
+  Box needed() const {
+    return {out.n, out.c, input_range(shape.window(), out.y, shape.in_y), input_range(shape.window(), out.x, shape.in_x)};
+  }
 };
 
 Case random_case(Random& random) {
@@ -75,11 +77,11 @@ TEST_CASE("maxpool: windows equal brute force") {
         if (i >= in.begin && i < in.end) outputs = geometry::hull(outputs, {o, o + 1});
       }
     // Windows may be wider than what is met (gaps between windows when stride > size), never narrower.
-    CHECK(pool_input_window(c.shape, c.out.y, c.shape.in_y).contains(inputs));
-    CHECK(pool_output_window(c.shape, in, c.shape.out_y()).contains(outputs));
+    CHECK(input_range(c.shape.window(), c.out.y, c.shape.in_y).contains(inputs));
+    CHECK(output_range(c.shape.window(), in, c.shape.out_y()).contains(outputs));
     if (c.shape.size >= c.shape.stride) {
-      CHECK(pool_input_window(c.shape, c.out.y, c.shape.in_y) == inputs);
-      CHECK(pool_output_window(c.shape, in, c.shape.out_y()) == outputs);
+      CHECK(input_range(c.shape.window(), c.out.y, c.shape.in_y) == inputs);
+      CHECK(output_range(c.shape.window(), in, c.shape.out_y()) == outputs);
     }
   }
 }
@@ -133,8 +135,8 @@ TEST_CASE("maxpool: forward and backward on boxes equal Darknet's loops") {
                       random_range(random, c.shape.in_x)};
     INFO("compute ", to_string(compute));
     const bool accumulate = seed % 2 == 0;
-    const Range out_y = pool_output_window(c.shape, compute.y, c.shape.out_y());
-    const Range out_x = pool_output_window(c.shape, compute.x, c.shape.out_x());
+    const Range out_y = output_range(c.shape.window(), compute.y, c.shape.out_y());
+    const Range out_x = output_range(c.shape.window(), compute.x, c.shape.out_x());
     Tensor delta_out(all), delta_in(Box{random_hull(random, compute.n, c.batch), random_hull(random, compute.c, c.channels),
                                         random_hull(random, compute.y, c.shape.in_y), random_hull(random, compute.x, c.shape.in_x)});
     delta_out.randomize(random, {compute.n, compute.c, out_y, out_x});
