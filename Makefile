@@ -15,7 +15,7 @@ SANITIZE ?=
 ARCH ?= native
 V ?= 0
 TESTS ?= $(TEST_FOLDERS)
-BENCH ?= training inference layers kernels transport
+BENCH ?= training inference layers kernels transport scheduler
 BENCH_ARGS ?=
 TEST_TIMEOUT_S ?= 1200
 # Of the emulated shelf. CORE_GFLOPS: what one core of this machine does, measured when empty.

@@ -23,7 +23,7 @@ for name in $programs; do
   [ -x "$program" ] || { echo "tests/bench/run.sh: there is no benchmark program $name" >&2; failed+=("$name"); continue; }
   printf '\n======== %s\n' "$name"
   case $name in
-    kernels | transport)
+    kernels | transport | scheduler)
       "$program" --benchmark_out="$program.json" --benchmark_out_format=json "${google_options[@]}" || failed+=("$name") ;;
     *) "$program" --json "$program.json" "${options[@]}" || failed+=("$name") ;;
   esac
