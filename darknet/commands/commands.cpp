@@ -84,7 +84,7 @@ const std::vector<Command>& table() {
        1,
        "CFG",
        "what every device would compute, send and hold",
-       {"workers", "grid", "batch", "profile", "print", "json", "test"},
+       {"workers", "grid", "batch", "profile", "print", "json", "test", "mode", "cluster", "sync_every", "privacy_min_layers", "gantt"},
        run_plan},
   };
   return commands;

@@ -7,6 +7,7 @@
 #include "cfg/cfg_limits.hpp"
 #include "cluster/planning.hpp"
 #include "darknet/commands/commands.hpp"
+#include "darknet/commands/plan_split.hpp"
 #include "darknet/upstream/dialect.hpp"
 #include "darknet/upstream/network_file.hpp"
 #include "plugins/distributed/network_graph.hpp"
@@ -237,10 +238,25 @@ nlohmann::json outcome_json(const Subject& subject, const Cluster& cluster, cons
             {"devices", devices}}}};
 }
 
+base::Result<int> split_plan(const Arguments& arguments, Subject& subject) {
+  if (arguments.has("cluster")) subject.settings.cluster_file = arguments.text("cluster");
+  TESSERA_ASSIGN(const auto workers, read_workers(arguments, subject.settings));
+  cluster::ServerSpec server;
+  if (!subject.settings.cluster_file.empty()) {
+    TESSERA_ASSIGN(server, cluster::read_server(subject.settings.cluster_file));
+  }
+  TESSERA_ASSIGN(const sim::DeviceProfile profile, profile_of(arguments.text("profile", "pi3"), workers.size()));
+  return run_split_plan(arguments, subject.graph, subject.batch, workers, server, profile);
+}
+
 }  // namespace
 
 base::Result<int> run_plan(const Arguments& arguments) {
-  TESSERA_ASSIGN(const Subject subject, read_subject(arguments));
+  const std::string mode_name = arguments.text("mode", "tiles");
+  if (mode_name != "tiles" && mode_name != "split")
+    return base::error(ErrorCode::kInvalidArgument, "-mode {}: tiles or split is expected", mode_name);
+  TESSERA_ASSIGN(Subject subject, read_subject(arguments));
+  if (mode_name == "split") return split_plan(arguments, subject);
   TESSERA_ASSIGN(const Cluster cluster, read_cluster(arguments, subject));
   const Mode mode = arguments.has("test") ? Mode::kTest : Mode::kTrain;
   TESSERA_ASSIGN(const Outcome outcome, make_outcome(cluster.planning, mode));

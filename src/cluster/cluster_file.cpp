@@ -12,6 +12,8 @@ using base::ErrorCode;
 
 namespace {
 
+const std::set<std::string> kKeys = {"name", "address", "speed", "threads", "memory_mb", "gflops", "bandwidth_mbit", "batch"};
+
 base::Result<WorkerSpec> read_worker(const nlohmann::json& json, const std::string& path, std::size_t index) {
   const auto bad = [&](const std::string& what) {
     return base::error(ErrorCode::kInvalidArgument, "{}: worker {}: {}", path, index + 1, what);
@@ -25,10 +27,14 @@ base::Result<WorkerSpec> read_worker(const nlohmann::json& json, const std::stri
       worker.speed = value.get<double>();
     } else if ((key == "threads" || key == "memory_mb") && value.is_number_unsigned() && value.get<std::uint64_t>() < (1u << 24)) {
       (key == "threads" ? worker.threads : worker.memory_mb) = value.get<int>();
-    } else if (key == "name" || key == "address" || key == "speed" || key == "threads" || key == "memory_mb") {
+    } else if ((key == "gflops" || key == "bandwidth_mbit") && value.is_number() && value.get<double>() > 0) {
+      (key == "gflops" ? worker.gflops : worker.bandwidth_mbit) = value.get<double>();
+    } else if (key == "batch" && value.is_number_unsigned() && value.get<std::uint64_t>() - 1 < 4096) {
+      worker.batch = value.get<int>();
+    } else if (kKeys.contains(key)) {
       return bad(fmt::format("\"{}\" has an impossible value {}", key, value.dump()));
     } else {
-      return bad(fmt::format("unknown key \"{}\" (known: name, address, speed, threads, memory_mb)", key));
+      return bad(fmt::format("unknown key \"{}\" (known: {})", key, fmt::join(kKeys, ", ")));
     }
   }
   if (auto address = transport::parse_address(worker.address); !address) return bad(address.error().message);
@@ -36,15 +42,20 @@ base::Result<WorkerSpec> read_worker(const nlohmann::json& json, const std::stri
   return worker;
 }
 
-}  // namespace
-
-base::Result<std::vector<WorkerSpec>> read_cluster_file(const std::string& path) {
+base::Result<nlohmann::json> read_json(const std::string& path) {
   const auto text = base::read_text(path, "cluster file");
   if (!text)
     return base::error(ErrorCode::kNotFound, "{}: cannot be read; workers = local:N or the path of a cluster file is expected", path);
   auto json = wire::parse_json(*text);
   if (!json) return base::error(ErrorCode::kInvalidArgument, "{}: {}", path, json.error().message);
-  const auto* workers = json->is_object() && json->contains("workers") ? &json->at("workers") : nullptr;
+  return std::move(*json);
+}
+
+}  // namespace
+
+base::Result<std::vector<WorkerSpec>> read_cluster_file(const std::string& path) {
+  TESSERA_ASSIGN(const nlohmann::json json, read_json(path));
+  const auto* workers = json.is_object() && json.contains("workers") ? &json.at("workers") : nullptr;
   if (!workers || !workers->is_array() || workers->empty())
     return base::error(ErrorCode::kInvalidArgument, "{}: {{\"workers\": [{{\"address\": \"tcp://host:port\"}}, ...]}} is expected", path);
   std::vector<WorkerSpec> specs;
@@ -56,6 +67,22 @@ base::Result<std::vector<WorkerSpec>> read_cluster_file(const std::string& path)
     specs.push_back(spec);
   }
   return specs;
+}
+
+base::Result<ServerSpec> read_server(const std::string& path) {
+  TESSERA_ASSIGN(const nlohmann::json json, read_json(path));
+  ServerSpec server;
+  if (!json.is_object() || !json.contains("server")) return server;
+  const nlohmann::json& given = json.at("server");
+  bool good = given.is_object();
+  for (const auto& [key, value] : given.items()) {
+    good = good && (key == "gflops" || key == "bandwidth_mbit") && value.is_number() && value.get<double>() > 0;
+    if (good) (key == "gflops" ? server.gflops : server.bandwidth_mbit) = value.get<double>();
+  }
+  if (!good)
+    return base::error(ErrorCode::kInvalidArgument, "{}: server: {{\"gflops\": 200, \"bandwidth_mbit\": 940}} is expected, both above 0",
+                       path);
+  return server;
 }
 
 }  // namespace tessera::cluster
