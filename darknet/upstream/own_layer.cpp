@@ -26,6 +26,8 @@ FindMaker makers = nullptr;
 
 }  // namespace
 
+std::string OwnLayer::fill(graph::Layer&) const { return "it is computed as a whole, by a layer of plugins/layers"; }
+
 void set_layer_makers(FindMaker find) { makers = find; }
 FindMaker layer_makers() { return makers; }
 

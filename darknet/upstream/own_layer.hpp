@@ -9,6 +9,7 @@
 
 #include <darknet.h>
 #include "cfg/cfg_check.hpp"
+#include "graph/graph.hpp"
 
 namespace tessera::darknet {
 
@@ -36,6 +37,9 @@ class OwnLayer {
   // Weights and momentum that `layer` itself has no place for, in a file's order.
   virtual std::vector<StoredBlock> weights(const layer&) { return {}; }
   virtual std::vector<StoredBlock> momentum(const layer&) { return {}; }
+  // What a tile of it needs to know beside what upstream's struct holds, into `node`. The reason why it cannot be cut into tiles;
+  // empty when it can.
+  virtual std::string fill(graph::Layer& node) const;
   // As upstream's CPU code: what 1x1 convolutions have for their input replaces the rest of its delta.
   virtual void use_stock_gradients() {}
 };

@@ -21,10 +21,14 @@ namespace {
 
 // Why a layer cannot be wrapped, whatever is around it; empty when it can.
 std::string obstacle(const layer& l) {
-  if (darknet::own_layer(l)) return "it is computed by a layer of plugins/layers";
+  if (const darknet::OwnLayer* own = darknet::own_layer(l)) {
+    graph::Layer node;
+    if (std::string reason = own->fill(node); !reason.empty()) return reason;
+    if (graph::derivative_needs_input(node.activation) && !l.batch_normalize)
+      return fmt::format("activation={} without batch_normalize is computed as a whole", node.activation);
+  }
   switch (l.type) {
     case CONVOLUTIONAL:
-      if (l.groups != 1) return fmt::format("groups={} is not supported, only groups=1", l.groups);
       if (l.binary || l.xnor) return "binary and xnor weights are not supported";
       return {};
     case MAXPOOL:
@@ -46,7 +50,9 @@ std::string obstacle(const layer& l) {
 }
 
 // Whether upstream computes something else than the layer's name says (network_notes).
-bool differs_from_upstream(const layer& l) { return l.type == CONVOLUTIONAL && l.size == 1 && (l.stride != 1 || l.pad != 0); }
+bool differs_from_upstream(const layer& l) {
+  return !darknet::own_layer(l) && l.type == CONVOLUTIONAL && l.size == 1 && (l.stride != 1 || l.pad != 0);
+}
 
 std::vector<int> layer_inputs(const layer& l, int index) {
   if (const darknet::OwnLayer* own = darknet::own_layer(l)) return own->inputs(index);
@@ -92,6 +98,7 @@ graph::Layer graph_layer(const layer& l, int index) {
   if (l.type == CONVOLUTIONAL || l.type == SHORTCUT) g.activation = get_activation_string(l.activation);
   if (l.type == CONVOLUTIONAL) {
     g.batch_normalize = l.batch_normalize;
+    g.groups = l.groups;
     g.learning_rate_scale = l.learning_rate_scale;
   }
   g.alpha = l.alpha;
@@ -99,6 +106,7 @@ graph::Layer graph_layer(const layer& l, int index) {
   g.scale = l.scale;
   g.reverse = l.type == REORG && l.reverse;
   g.adds_gradient = darknet::adds_gradient(l);
+  if (const darknet::OwnLayer* own = darknet::own_layer(l)) own->fill(g);
   return g;
 }
 

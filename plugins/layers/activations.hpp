@@ -1,21 +1,13 @@
-// Activations that upstream lacks. Formulas: mish x tanh(ln(1 + e^x)), swish x / (1 + e^-x), hard mish
-// x (x > 0), x^2/2 + x (-2 < x <= 0), 0; relu6 min(max(x, 0), 6).
+// Activations that upstream lacks, by name (kernels/activation.hpp has the formulas).
 #pragma once
 
 #include <optional>
-#include <string>
 #include <string_view>
-#include <vector>
+
+#include "kernels/activation.hpp"
 
 namespace tessera::layers {
 
-enum class OwnActivation { kMish, kHardMish, kSwish, kRelu6 };
-
-std::optional<OwnActivation> own_activation(std::string_view name);
-
-// y = f(x).
-float activate(float x, OwnActivation activation);
-// f'(x). relu6 has none at its corners: 0 there.
-float slope(float x, OwnActivation activation);
+std::optional<kernels::Activation> own_activation(std::string_view name);
 
 }  // namespace tessera::layers

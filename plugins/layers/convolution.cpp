@@ -51,7 +51,15 @@ void for_columns(const Window& window, int c, int h, int w, int out_h, int out_w
 
 class ConvolutionLayer : public OwnLayer {
  public:
-  ConvolutionLayer(const Window& window, std::optional<OwnActivation> activation) : window_(window), activation_(activation) {}
+  ConvolutionLayer(const Window& window, std::string activation)
+      : window_(window), activation_name_(std::move(activation)), activation_(own_activation(activation_name_)) {}
+
+  std::string fill(graph::Layer& node) const override {
+    node.pad = window_.pad, node.stride = window_.stride_y, node.stride_x = window_.stride_x, node.dilation = window_.apart;
+    node.activation = activation_name_;
+    node.adds_gradient = !stock_gradients_;
+    return {};
+  }
 
   void forward(const layer& l, const network& net) override {
     const Sizes s = sizes(l);
@@ -66,13 +74,13 @@ class ConvolutionLayer : public OwnLayer {
         for (long cell = 0; cell < s.cells; ++cell) l.output[i * s.cells + cell] += l.biases[i % l.n];
     if (!activation_) return activate_array(l.output, static_cast<int>(elements(l)), l.activation);
     if (net.train) before_.assign(l.output, l.output + elements(l));
-    for (long i = 0; i < elements(l); ++i) l.output[i] = activate(l.output[i], *activation_);
+    for (long i = 0; i < elements(l); ++i) l.output[i] = kernels::activate(l.output[i], *activation_);
   }
 
   void backward(const layer& l, const network& net) override {
     const Sizes s = sizes(l);
     if (activation_)
-      for (long i = 0; i < elements(l); ++i) l.delta[i] *= slope(before_[static_cast<std::size_t>(i)], *activation_);
+      for (long i = 0; i < elements(l); ++i) l.delta[i] *= kernels::activation_slope_at(before_[static_cast<std::size_t>(i)], *activation_);
     else
       gradient_array(l.output, static_cast<int>(elements(l)), l.activation, l.delta);
     if (l.batch_normalize)
@@ -170,7 +178,8 @@ class ConvolutionLayer : public OwnLayer {
   }
 
   Window window_;
-  std::optional<OwnActivation> activation_;
+  std::string activation_name_;
+  std::optional<kernels::Activation> activation_;
   bool stock_gradients_ = false;
   std::vector<float> before_, columns_;  // activation's inputs of the last training pass; scratch
 };
@@ -188,15 +197,15 @@ layer make_convolution(const Making& making) {
   const int pad = number("pad", 0) ? window.size / 2 : number("padding", 0);
   window.pad = pad * window.apart;
   std::string name = s.text("activation", "logistic");
-  const auto activation = own_activation(name);
+  const std::string given = name;
   const cfg::LayerShape in = making.input();
   layer l = make_convolutional_layer(making.batch, static_cast<int>(in.h), static_cast<int>(in.w), static_cast<int>(in.c),
                                      number("filters", 1), number("groups", 1), window.size, number("stride", 1), pad,
-                                     activation ? LINEAR : get_activation(name.data()), number("batch_normalize", 0), 0, 0, 0);
+                                     own_activation(name) ? LINEAR : get_activation(name.data()), number("batch_normalize", 0), 0, 0, 0);
   l.workspace_size = 0;
   darknet::set_output(l, static_cast<int>(making.shape().w), static_cast<int>(making.shape().h));
   ConvolutionLayer::fit_normalization(l);
-  darknet::install(l, std::make_unique<ConvolutionLayer>(window, activation));
+  darknet::install(l, std::make_unique<ConvolutionLayer>(window, given));
   return l;
 }
 

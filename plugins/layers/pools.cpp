@@ -34,6 +34,11 @@ class WindowMaxpool : public Maxpool {
  public:
   WindowMaxpool(int stride_x, int stride_y) : stride_x_(stride_x), stride_y_(stride_y) {}
 
+  std::string fill(graph::Layer& node) const override {
+    node.stride = stride_y_, node.stride_x = stride_x_;
+    return {};
+  }
+
   void forward(const layer& l, const network& net) override {
     chosen_.resize(static_cast<std::size_t>(elements(l)));
     long i = 0;

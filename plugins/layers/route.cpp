@@ -27,6 +27,10 @@ class Route : public OwnLayer {
     darknet::set_output(l, first.out_w, first.out_h);
   }
   std::vector<int> inputs(int) const override { return sources_; }
+  std::string fill(graph::Layer& node) const override {
+    node.groups = groups_, node.group = group_;
+    return {};
+  }
 
  private:
   template <typename Take>

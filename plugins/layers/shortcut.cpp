@@ -23,8 +23,12 @@ enum class Weights { kNone, kPerInput, kPerChannel };
 
 class Shortcut : public OwnLayer {
  public:
-  Shortcut(std::vector<int> sources, Weights weights, bool softmax, int channels, std::optional<OwnActivation> activation)
-      : sources_(std::move(sources)), kind_(weights), softmax_(softmax), activation_(activation) {
+  Shortcut(std::vector<int> sources, Weights weights, bool softmax, int channels, std::string activation)
+      : sources_(std::move(sources)),
+        kind_(weights),
+        softmax_(softmax),
+        activation_name_(std::move(activation)),
+        activation_(own_activation(activation_name_)) {
     per_input_ = kind_ == Weights::kPerChannel ? channels : 1;
     if (kind_ == Weights::kNone) return;
     const std::size_t count = (sources_.size() + 1) * static_cast<std::size_t>(per_input_);
@@ -41,12 +45,12 @@ class Shortcut : public OwnLayer {
     });
     if (!activation_) return activate_array(l.output, static_cast<int>(elements(l)), l.activation);
     if (net.train) before_.assign(l.output, l.output + elements(l));
-    for (long i = 0; i < elements(l); ++i) l.output[i] = activate(l.output[i], *activation_);
+    for (long i = 0; i < elements(l); ++i) l.output[i] = kernels::activate(l.output[i], *activation_);
   }
 
   void backward(const layer& l, const network& net) override {
     if (activation_)
-      for (long i = 0; i < elements(l); ++i) l.delta[i] *= slope(before_[static_cast<std::size_t>(i)], *activation_);
+      for (long i = 0; i < elements(l); ++i) l.delta[i] *= kernels::activation_slope_at(before_[static_cast<std::size_t>(i)], *activation_);
     else
       gradient_array(l.output, static_cast<int>(elements(l)), l.activation, l.delta);
     for_inputs(l, net, [&](std::size_t input, int channel, long here, long there, long cells, const float* values, float* deltas) {
@@ -78,6 +82,12 @@ class Shortcut : public OwnLayer {
     std::vector<int> all{index - 1};
     all.insert(all.end(), sources_.begin(), sources_.end());
     return all;
+  }
+  std::string fill(graph::Layer& node) const override {
+    if (kind_ != Weights::kNone) return "weights_type is computed as a whole";
+    node.activation = activation_name_;
+    node.alpha = node.beta = 1;
+    return {};
   }
   std::vector<darknet::StoredBlock> weights(const layer&) override { return blocks(weights_); }
   std::vector<darknet::StoredBlock> momentum(const layer&) override { return blocks(momentum_); }
@@ -124,7 +134,8 @@ class Shortcut : public OwnLayer {
   std::vector<int> sources_;
   Weights kind_;
   bool softmax_;
-  std::optional<OwnActivation> activation_;
+  std::string activation_name_;
+  std::optional<kernels::Activation> activation_;
   int per_input_ = 1;
   std::vector<float> weights_, momentum_, normalised_, before_;
 };
@@ -136,12 +147,12 @@ layer make_shortcut(const Making& making) {
   std::string activation = s.text("activation", "linear");
   const std::string type = s.text("weights_type", "none");
   const Weights weights = type == "none" ? Weights::kNone : type == "per_channel" ? Weights::kPerChannel : Weights::kPerInput;
-  const auto own = own_activation(activation);
+  const std::string given = activation;
   layer l = darknet::blank_layer(making, SHORTCUT);
-  l.activation = own ? LINEAR : get_activation(activation.data());
+  l.activation = own_activation(activation) ? LINEAR : get_activation(activation.data());
   const std::vector<int> sources = making.sources("from");
   l.index = sources.front();
-  darknet::install(l, std::make_unique<Shortcut>(sources, weights, s.text("weights_normalization", "") == "softmax", l.out_c, own));
+  darknet::install(l, std::make_unique<Shortcut>(sources, weights, s.text("weights_normalization", "") == "softmax", l.out_c, given));
   return l;
 }
 

@@ -5,6 +5,7 @@
 #include <new>
 
 #include "base/check.hpp"
+#include "graph/footprint.hpp"
 #include "kernels/elementwise.hpp"
 #include "kernels/half.hpp"
 #include "kernels/pool.hpp"
@@ -50,15 +51,15 @@ void for_each_row(const Box& whole, const Box& box, std::size_t element, Copy co
         copy(static_cast<std::size_t>(cells.offset(n, c, y, box.x.begin)) * element, done, row);
 }
 
-kernels::ShortcutShape shortcut_shape(const graph::Graph& graph, int node) {
+kernels::ShortcutShape shortcut_shape(const graph::Graph& graph, int node, int input) {
   const auto& layer = graph[node];
-  return {graph[layer.inputs[1]].out, layer.out, layer.alpha, layer.beta};
+  return {graph[layer.inputs[at(input)]].out, layer.out, layer.alpha, layer.beta};
 }
 
 kernels::PoolShape pool_shape(const graph::Graph& graph, int node) {
   const auto& layer = graph[node];
   const auto& in = graph[layer.inputs[0]].out;
-  return {in.y, in.x, layer.kernel, layer.stride, layer.pad};
+  return {in.y, in.x, layer.kernel, layer.stride, layer.pad, layer.stride_x};
 }
 
 kernels::ReorgShape reorg_shape(const graph::Graph& graph, int node) {
@@ -68,13 +69,7 @@ kernels::ReorgShape reorg_shape(const graph::Graph& graph, int node) {
 kernels::ConvolutionShape convolution_shape(const graph::Graph& graph, int node) {
   const auto& layer = graph[node];
   const auto& in = graph[layer.inputs[0]].out;
-  return {in.c, in.y, in.x, layer.out.c, layer.kernel, layer.stride, layer.pad};
-}
-
-geometry::Index route_offset(const graph::Graph& graph, int node, int input) {
-  geometry::Index offset = 0;
-  for (int i = 0; i < input; ++i) offset += graph[graph[node].inputs[at(i)]].out.c;
-  return offset;
+  return {in.c, in.y, in.x, layer.out.c, layer.kernel, layer.stride, layer.pad, layer.stride_x, layer.dilation, layer.groups};
 }
 
 }  // namespace
@@ -359,11 +354,12 @@ void Executor::forward_step(const Step& step) {
                                          winners(step.c), step.box, pool_);
       break;
     case Op::kRoute:
-      kernels::route_forward(view(step.a), route_offset(graph_, step.node, step.input), view(step.b), step.box, pool_);
+      kernels::route_forward(view(step.a), graph::route_offset(graph_, step.node, step.input), view(step.b), step.box, pool_);
       break;
     case Op::kShortcut:
-      kernels::shortcut_forward(shortcut_shape(graph_, step.node), view(step.a), view(step.c), view(step.b), step.box, pool_);
-      if (activation != kernels::Activation::kLinear) kernels::bias_activate(view(step.b), nullptr, activation, step.box, pool_);
+      kernels::shortcut_forward(shortcut_shape(graph_, step.node, step.input), view(step.a), view(step.c), view(step.b), step.box, pool_);
+      if (activation != kernels::Activation::kLinear && at(step.input) + 1 == layer.inputs.size())
+        kernels::bias_activate(view(step.b), nullptr, activation, step.box, pool_);
       break;
     case Op::kUpsample:
       kernels::upsample_forward({layer.stride, layer.scale, false}, view(step.a), view(step.b), step.box, pool_);
@@ -393,13 +389,17 @@ void Executor::backward_step(const Step& step) {
                                 pool_);
       break;
     case Op::kRouteBackward:
-      kernels::route_backward(view(step.a), route_offset(graph_, step.node, step.input), view(step.b), step.box, step.accumulate, pool_);
+      kernels::route_backward(view(step.a), graph::route_offset(graph_, step.node, step.input),
+                              graph::input_box(graph_, step.node, step.input, Box::whole(1, layer.out)).c, view(step.b), step.box,
+                              step.accumulate, pool_);
       break;
     case Op::kShortcutBackward:
       if (step.input == 0)
-        kernels::shortcut_backward_input(shortcut_shape(graph_, step.node), view(step.a), view(step.b), step.box, step.accumulate, pool_);
+        kernels::shortcut_backward_input(shortcut_shape(graph_, step.node, 1), view(step.a), view(step.b), step.box, step.accumulate,
+                                         pool_);
       else
-        kernels::shortcut_backward_from(shortcut_shape(graph_, step.node), view(step.a), view(step.b), step.box, step.accumulate, pool_);
+        kernels::shortcut_backward_from(shortcut_shape(graph_, step.node, step.input), view(step.a), view(step.b), step.box,
+                                        step.accumulate, pool_);
       break;
     case Op::kUpsampleBackward:
       kernels::upsample_backward({layer.stride, layer.scale, false}, view(step.a), view(step.b), step.box, step.accumulate, pool_);

@@ -13,6 +13,9 @@ geometry::Box input_box(const Graph& graph, int layer, int input, const geometry
 // delta is needed for the delta of `in`.
 geometry::Box output_box(const Graph& graph, int layer, int input, const geometry::Box& in);
 
+// What is added to the number of a channel of inputs[input] in a route's output.
+Index route_offset(const Graph& graph, int route, int input);
+
 // Multiply-adds to compute `out` cells of the output (0 for layers that only move data).
 Index multiply_adds(const Graph& graph, int layer, const geometry::Box& out);
 

@@ -33,6 +33,7 @@ constexpr std::array<const Kind*, 7> kKinds = {&kInputKind,    &kConvolutionalKi
 template <typename L, typename Field>
 void for_fields(L& l, Field field) {
   field("source", l.source), field("inputs", l.inputs), field("kernel", l.kernel), field("stride", l.stride), field("pad", l.pad);
+  field("stride_x", l.stride_x), field("dilation", l.dilation), field("groups", l.groups), field("group", l.group);
   field("batch_normalize", l.batch_normalize), field("activation", l.activation), field("alpha", l.alpha), field("beta", l.beta);
   field("scale", l.scale), field("reverse", l.reverse), field("learning_rate_scale", l.learning_rate_scale);
   field("delivered", l.delivered), field("epsilon_in_root", l.epsilon_in_root), field("adds_gradient", l.adds_gradient);
@@ -84,6 +85,10 @@ base::Status validate(const Graph& graph) {
     if (layer.kernel < 1 || layer.stride < 1 || layer.pad < 0 || layer.kernel > kLargestSide || layer.stride > kLargestSide ||
         layer.pad > kLargestSide)
       return bad(node, layer, "impossible size {}, stride {} or padding {}", layer.kernel, layer.stride, layer.pad);
+    if (layer.stride_x < 0 || layer.stride_x > kLargestSide || layer.dilation < 1 || layer.dilation > kLargestSide)
+      return bad(node, layer, "impossible stride {} along rows or dilation {}", layer.stride_x, layer.dilation);
+    if (layer.groups < 1 || layer.groups > kLargestSide || layer.group < 0 || layer.group >= layer.groups)
+      return bad(node, layer, "there is no group {} of {}", layer.group, layer.groups);
     if ((layer.kind == LayerKind::kInput) != (node < graph.first_layer())) return bad(node, layer, "inputs must come first");
     const Kind& of = kind(layer);
     const int inputs = static_cast<int>(layer.inputs.size());

@@ -38,6 +38,10 @@ struct Layer {
   int kernel = 1;
   int stride = 1;
   int pad = 0;
+  int stride_x = 0;  // of windows along columns; 0: as along rows
+  int dilation = 1;  // convolutional: cells from one weight to the next
+  int groups = 1;    // convolutional: of its channels, each with filters of its own; route: of each input's channels
+  int group = 0;     // route: the one that is taken
 
   bool batch_normalize = false;       // convolutional
   std::string activation = "linear";  // convolutional, shortcut; Darknet's names
@@ -54,11 +58,15 @@ struct Layer {
   // after it.
   bool backward = true;
 
-  geometry::Window window() const { return {kernel, stride, kind == LayerKind::kMaxpool ? pad / 2 : pad}; }
+  geometry::Window rows() const { return {kernel, stride, kind == LayerKind::kMaxpool ? pad / 2 : pad, dilation}; }
+  geometry::Window columns() const { return {kernel, stride_x ? stride_x : stride, rows().pad, dilation}; }
   bool trainable() const { return kind == LayerKind::kConvolutional; }
   // Elements of the weights, [out.c][in.c][kernel][kernel].
   Index weights(Index in_channels) const { return out.c * in_channels * kernel * kernel; }
 };
+
+// Its derivative follows from its input only, which batch-normalised layers keep: no others can have it.
+bool derivative_needs_input(const std::string& activation);
 
 // Nodes in topological order: kInput nodes first, then layers in Darknet's order.
 struct Graph {
@@ -67,7 +75,8 @@ struct Graph {
   int size() const { return static_cast<int>(layers.size()); }
   int first_layer() const;  // the first node that is not kInput
   const Layer& operator[](int node) const { return layers[static_cast<std::size_t>(node)]; }
-  Index input_channels(int node) const { return (*this)[(*this)[node].inputs[0]].out.c; }
+  // That each filter of a convolution reads.
+  Index input_channels(int node) const { return (*this)[(*this)[node].inputs[0]].out.c / (*this)[node].groups; }
   Index weights(int node) const { return (*this)[node].weights(input_channels(node)); }
 };
 

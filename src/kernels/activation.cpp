@@ -8,7 +8,7 @@
 namespace tessera::kernels {
 namespace {
 
-constexpr std::array<std::pair<Activation, std::string_view>, 14> kNames{{
+constexpr std::array<std::pair<Activation, std::string_view>, 18> kNames{{
     {Activation::kLogistic, "logistic"},
     {Activation::kLoggy, "loggy"},
     {Activation::kRelu, "relu"},
@@ -23,6 +23,10 @@ constexpr std::array<std::pair<Activation, std::string_view>, 14> kNames{{
     {Activation::kTanh, "tanh"},
     {Activation::kStair, "stair"},
     {Activation::kSelu, "selu"},
+    {Activation::kMish, "mish"},
+    {Activation::kHardMish, "hard_mish"},
+    {Activation::kSwish, "swish"},
+    {Activation::kRelu6, "relu6"},
 }};
 
 }  // namespace
@@ -48,6 +52,10 @@ float activate(float x, Activation activation) {
 
 float activation_slope(float y, Activation activation) {
   return with_activation(activation, [y]<Activation A>() { return slope_as<A>(y); });
+}
+
+float activation_slope_at(float x, Activation activation) {
+  return with_activation(activation, [x]<Activation A>() { return slope_at<A>(x); });
 }
 
 }  // namespace tessera::kernels

@@ -1,12 +1,22 @@
 // The activations as inline functions, so that loops over cells are compiled once per activation. Internal.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "base/check.hpp"
 #include "kernels/activation.hpp"
 
 namespace tessera::kernels {
+
+// tanh(ln(1 + e)) and e / (1 + e), of e = e^x: one exponential for both. Beyond kFar they are 1.
+inline constexpr float kFar = 20;
+inline float tanh_softplus(float e) { return e * (e + 2) / (e * (e + 2) + 2); }
+inline float sigmoid_of(float e) { return e / (1 + e); }
+
+// Whether its slope follows from its input only.
+constexpr bool needs_input(Activation a) { return a == Activation::kMish || a == Activation::kHardMish || a == Activation::kSwish; }
 
 // The activations of real networks (leaky, relu, linear, ramp, relie) stay in float and vectorise; the others follow
 // Darknet's double arithmetic.
@@ -37,6 +47,10 @@ inline float activate_as(float x) {
     return static_cast<float>(std::fmod(floor, 2.) == 0 ? half : (x - floor) + half);
   }
   if constexpr (A == Activation::kHardtan) return x < -1 ? -1.f : x > 1 ? 1.f : x;
+  if constexpr (A == Activation::kMish) return x > kFar ? x : x * tanh_softplus(std::exp(x));
+  if constexpr (A == Activation::kHardMish) return x > 0 ? x : x > -2 ? x * x / 2 + x : 0 * x;
+  if constexpr (A == Activation::kSwish) return x / (1 + std::exp(-x));
+  if constexpr (A == Activation::kRelu6) return x > 0 ? std::min(x, 6.f) : 0 * x;
   if constexpr (A == Activation::kLhtan) {
     if (x < 0) return static_cast<float>(.001 * x);
     if (x > 1) return static_cast<float>(.001 * (x - 1) + 1);
@@ -47,6 +61,8 @@ inline float activate_as(float x) {
 // Darknet's gradient(y).
 template <Activation A>
 inline float slope_as(float y) {
+  if constexpr (needs_input(A)) return std::numeric_limits<float>::quiet_NaN();
+  if constexpr (A == Activation::kRelu6) return y > 0 && y < 6 ? 1.f : 0.f;
   if constexpr (A == Activation::kLinear) return 1;
   if constexpr (A == Activation::kLogistic) return (1 - y) * y;
   if constexpr (A == Activation::kLoggy) {
@@ -64,6 +80,23 @@ inline float slope_as(float y) {
   if constexpr (A == Activation::kStair) return std::floor(y) == y ? 0.f : 1.f;
   if constexpr (A == Activation::kHardtan) return y > -1 && y < 1 ? 1.f : 0.f;
   if constexpr (A == Activation::kLhtan) return y > 0 && y < 1 ? 1.f : .001f;
+}
+
+// Of the input x, whatever the activation.
+template <Activation A>
+inline float slope_at(float x) {
+  if constexpr (A == Activation::kMish) {
+    if (x > kFar) return 1;
+    const float e = std::exp(x), t = tanh_softplus(e);
+    return t + x * (1 - t * t) * sigmoid_of(e);
+  } else if constexpr (A == Activation::kHardMish) {
+    return x > 0 ? 1.f : x > -2 ? x + 1 : 0.f;
+  } else if constexpr (A == Activation::kSwish) {
+    const float s = 1 / (1 + std::exp(-x));
+    return x * s + s * (1 - x * s);
+  } else {
+    return slope_as<A>(activate_as<A>(x));
+  }
 }
 
 // Calls body.template operator()<A>() for the activation given at run time.
@@ -98,6 +131,14 @@ decltype(auto) with_activation(Activation activation, Body&& body) {
       return body.template operator()<Activation::kStair>();
     case Activation::kSelu:
       return body.template operator()<Activation::kSelu>();
+    case Activation::kMish:
+      return body.template operator()<Activation::kMish>();
+    case Activation::kHardMish:
+      return body.template operator()<Activation::kHardMish>();
+    case Activation::kSwish:
+      return body.template operator()<Activation::kSwish>();
+    case Activation::kRelu6:
+      return body.template operator()<Activation::kRelu6>();
   }
   base::fail_check(__FILE__, __LINE__, "known activation", fmt::format("activation={}", static_cast<int>(activation)));
 }

@@ -174,7 +174,7 @@ void activation_delta_sums(FloatView delta, ConstFloatView x, const NormParamete
         const Affine affine(parameters, c);
         const float* __restrict cells = &x.at(n, c, row, rest.x.begin);
         float* __restrict d = &delta.at(n, c, row, rest.x.begin);
-        for (Index i = 0; i < length; ++i) d[i] *= slope_as<A>(activate_as<A>(affine(cells[i])));
+        for (Index i = 0; i < length; ++i) d[i] *= slope_at<A>(affine(cells[i]));
       };
       for_runs(rest, pool, run, delta, x);
     }
@@ -196,7 +196,7 @@ void activation_delta_sums(FloatView delta, ConstFloatView x, const NormParamete
           for (Index i = begin; i < whole; i += kLanes)
             for (Index lane = 0; lane < kLanes; ++lane) {
               const float cell = cells[i + lane];
-              const float value = d[i + lane] * slope_as<A>(activate_as<A>(affine(cell)));
+              const float value = d[i + lane] * slope_at<A>(affine(cell));
               d[i + lane] = value;
               s1[lane] += value;
               s2[lane] += value * (cell - affine.mean);
@@ -204,7 +204,7 @@ void activation_delta_sums(FloatView delta, ConstFloatView x, const NormParamete
           sum.delta += kernels::total(s1);
           sum.delta_x += kernels::total(s2);
           for (Index i = whole; i < end; ++i) {
-            d[i] *= slope_as<A>(activate_as<A>(affine(cells[i])));
+            d[i] *= slope_at<A>(affine(cells[i]));
             sum.delta += d[i];
             sum.delta_x += static_cast<double>(d[i]) * (cells[i] - affine.mean);
           }

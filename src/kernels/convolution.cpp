@@ -32,7 +32,8 @@ std::vector<Backend> built_backends() {
 base::Result<std::unique_ptr<Convolution>> make_convolution(Backend backend, const ConvolutionShape& shape, base::ThreadPool& pool,
                                                             Scratch& scratch, bool keep_packed) {
   const bool possible = shape.in_c > 0 && shape.in_y > 0 && shape.in_x > 0 && shape.out_c > 0 && shape.kernel > 0 && shape.stride > 0 &&
-                        shape.pad >= 0 && shape.in_y + 2 * shape.pad >= shape.kernel && shape.in_x + 2 * shape.pad >= shape.kernel;
+                        shape.pad >= 0 && shape.stride_x >= 0 && shape.dilation > 0 && shape.groups > 0 && shape.in_c % shape.groups == 0 &&
+                        shape.out_c % shape.groups == 0 && shape.out_y() > 0 && shape.out_x() > 0;
   if (!possible)
     return base::error(base::ErrorCode::kInvalidArgument,
                        "impossible convolution: {} filters of {}x{} stride {} pad {} on an input of {}x{}x{}", shape.out_c, shape.kernel,
@@ -42,9 +43,12 @@ base::Result<std::unique_ptr<Convolution>> make_convolution(Backend backend, con
   if (shape.weight_elements() > kMost || shape.in_c * shape.in_y * shape.in_x > kMost ||
       shape.out_c * shape.out_y() * shape.out_x() > kMost)
     return base::error(base::ErrorCode::kInvalidArgument, "convolution with more than {} values in one tensor", kMost);
+  if (backend == Backend::kReference) return make_reference_convolution(shape, pool);
+  if (shape.groups > 1 && (backend == Backend::kBlas || onednn_built()))
+    return make_grouped_convolution(
+        backend, shape, pool, [&](const ConvolutionShape& group) { return std::move(*make_convolution(backend, group, pool, scratch)); });
   switch (backend) {
     case Backend::kReference:
-      return make_reference_convolution(shape, pool);
     case Backend::kBlas:
       return with_winograd(make_blas_convolution(backend, shape, pool, scratch), pool, scratch);
     case Backend::kOnednn:
@@ -59,8 +63,8 @@ base::Result<std::unique_ptr<Convolution>> make_convolution(Backend backend, con
 
 void check_forward(const ConvolutionShape& shape, const ConstFloatView& input, const FloatView& output, const Box& compute) {
   const Box whole = Box::whole(compute.n.end, {shape.out_c, shape.out_y(), shape.out_x()});
-  const Box needed{
-      compute.n, {0, shape.in_c}, input_range(shape.window(), compute.y, shape.in_y), input_range(shape.window(), compute.x, shape.in_x)};
+  const Box needed{compute.n, shape.read_by(compute.c), input_range(shape.rows(), compute.y, shape.in_y),
+                   input_range(shape.columns(), compute.x, shape.in_x)};
   TESSERA_CHECK(whole.contains(compute) && output.box.contains(compute) && input.box.contains(needed),
                 "compute={} output={} input={} needed={}", to_string(compute), to_string(output.box), to_string(input.box),
                 to_string(needed));
@@ -68,8 +72,8 @@ void check_forward(const ConvolutionShape& shape, const ConstFloatView& input, c
 
 void check_backward_data(const ConvolutionShape& shape, const ConstFloatView& delta_out, const FloatView& delta_in, const Box& compute) {
   const Box whole = Box::whole(compute.n.end, {shape.in_c, shape.in_y, shape.in_x});
-  const Box needed{compute.n, delta_out.box.c, output_range(shape.window(), compute.y, shape.out_y()),
-                   output_range(shape.window(), compute.x, shape.out_x())};
+  const Box needed{compute.n, delta_out.box.c, output_range(shape.rows(), compute.y, shape.out_y()),
+                   output_range(shape.columns(), compute.x, shape.out_x())};
   const Range out_channels{0, shape.out_c};
   TESSERA_CHECK(
       whole.contains(compute) && delta_in.box.contains(compute) && delta_out.box.contains(needed) && out_channels.contains(delta_out.box.c),
@@ -80,10 +84,8 @@ void check_backward_data(const ConvolutionShape& shape, const ConstFloatView& de
 void check_backward_weights(const ConvolutionShape& shape, const ConstFloatView& input, const ConstFloatView& delta_out,
                             const Box& delta_box) {
   const Box whole = Box::whole(delta_box.n.end, {shape.out_c, shape.out_y(), shape.out_x()});
-  const Box needed{delta_box.n,
-                   {0, shape.in_c},
-                   input_range(shape.window(), delta_box.y, shape.in_y),
-                   input_range(shape.window(), delta_box.x, shape.in_x)};
+  const Box needed{delta_box.n, shape.read_by(delta_box.c), input_range(shape.rows(), delta_box.y, shape.in_y),
+                   input_range(shape.columns(), delta_box.x, shape.in_x)};
   TESSERA_CHECK(whole.contains(delta_box) && delta_out.box.contains(delta_box) && input.box.contains(needed),
                 "delta_box={} delta_out={} input={} needed={}", to_string(delta_box), to_string(delta_out.box), to_string(input.box),
                 to_string(needed));

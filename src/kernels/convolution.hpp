@@ -1,8 +1,8 @@
-// Convolution (groups = 1) of tiles: forward, gradient of the data, gradient of the weights.
+// Convolution of tiles: forward, gradient of the data, gradient of the weights.
 //
 // Views are dense pieces of tensors in global coordinates (geometry/tensor_view.hpp). A call computes one box and
 // touches nothing outside it. Cells outside the image, i.e. outside [0, in_y) x [0, in_x) or the output's
-// [0, out_y) x [0, out_x), count as zero and are never read. Weights are [out_c][in_c][kernel][kernel], as in
+// [0, out_y) x [0, out_x), count as zero and are never read. Weights are [out_c][in_c / groups][kernel][kernel], as in
 // Darknet's files. Formulas: Darknet's convolutional_layer.c (im2col, gemm, col2im) as sums.
 #pragma once
 
@@ -30,12 +30,22 @@ struct ConvolutionShape {
   Index out_c = 0;
   int kernel = 1;
   int stride = 1;
-  int pad = 0;  // zeros on every side of the image
+  int pad = 0;       // zeros on every side of the image
+  int stride_x = 0;  // along columns; 0: as along rows
+  int dilation = 1;  // cells from one weight to the next
+  int groups = 1;    // of channels, each with filters of its own
 
-  Index out_y() const { return (in_y + 2 * pad - kernel) / stride + 1; }
-  Index out_x() const { return (in_x + 2 * pad - kernel) / stride + 1; }
-  geometry::Window window() const { return {kernel, stride, pad}; }
-  Index weight_elements() const { return out_c * in_c * kernel * kernel; }
+  geometry::Window rows() const { return {kernel, stride, pad, dilation}; }
+  geometry::Window columns() const { return {kernel, stride_x ? stride_x : stride, pad, dilation}; }
+  Index out_y() const { return rows().outputs(in_y, 2 * Index{pad}); }
+  Index out_x() const { return columns().outputs(in_x, 2 * Index{pad}); }
+  // Of one group.
+  Index group_inputs() const { return in_c / groups; }
+  Index group_filters() const { return out_c / groups; }
+  Range read_by(Range filters) const { return grouped_range(filters, group_filters(), group_inputs()); }
+  Index weight_elements() const { return out_c * group_inputs() * kernel * kernel; }
+  // Weights lie side by side, as far apart along rows as along columns: what all backends compute.
+  bool is_dense() const { return dilation == 1 && columns().stride == stride && groups == 1; }
   friend bool operator==(const ConvolutionShape&, const ConvolutionShape&) = default;
 };
 
@@ -66,7 +76,7 @@ class Convolution {
   virtual ~Convolution() = default;
 
   // output[compute] = convolution, overwritten. compute: box of the output (compute.c may be some channels only);
-  // output holds it. input holds all channels and the input windows of compute.y and compute.x. `weights` begins with the
+  // output holds it. input holds the channels that it reads (of whole groups) and the input windows of compute.y and compute.x. `weights` begins with the
   // filter compute.c.begin.
   virtual void forward(ConstFloatView input, const float* weights, FloatView output, const Box& compute) = 0;
 
@@ -77,7 +87,7 @@ class Convolution {
   virtual void backward_data(ConstFloatView delta_out, const float* weights, FloatView delta_in, const Box& compute, bool accumulate) = 0;
 
   // gradient[delta_box.c][in_c][kernel][kernel] += sum over the cells of delta_box (box of the output; `gradient` begins
-  // with the filter delta_box.c.begin). input holds all channels and the input windows of delta_box.
+  // with the filter delta_box.c.begin). input holds the channels that it reads and the input windows of delta_box.
   virtual void backward_weights(ConstFloatView input, ConstFloatView delta_out, const Box& delta_box, float* gradient) = 0;
 
   // To be called after the values behind a `weights` pointer changed (update, load): packed copies are dropped.

@@ -1,6 +1,7 @@
 // What each backend file provides to make_convolution(). Internal.
 #pragma once
 
+#include <functional>
 #include <string>
 
 #include "base/check.hpp"
@@ -13,6 +14,12 @@ void check_forward(const ConvolutionShape& shape, const ConstFloatView& input, c
 void check_backward_data(const ConvolutionShape& shape, const ConstFloatView& delta_out, const FloatView& delta_in, const Box& compute);
 void check_backward_weights(const ConvolutionShape& shape, const ConstFloatView& input, const ConstFloatView& delta_out,
                             const Box& delta_box);
+
+// convolution_grouped.cpp: layers with groups, each group by `make` of its own shape, or, with one input channel a group
+// (depth-wise), directly.
+using MakeGroup = std::function<std::unique_ptr<Convolution>(const ConvolutionShape& group)>;
+std::unique_ptr<Convolution> make_grouped_convolution(Backend backend, const ConvolutionShape& shape, base::ThreadPool& pool,
+                                                      const MakeGroup& make);
 
 std::unique_ptr<Convolution> make_reference_convolution(const ConvolutionShape& shape, base::ThreadPool& pool);
 std::string blas_version();

@@ -270,7 +270,7 @@ class BlasConvolution final : public Convolution {
       const Index cells = std::max(kMaxCells, box.x.size());  // few filters' deltas make blocks of kMaxCells
       return aligned(std::max(shape_.out_c * std::max(kMinCells, box.x.size()), kColumnFloats)) + aligned(box.c.size() * cells);
     }
-    const Index width = std::min(shape_.out_x(), (box.x.size() + shape_.kernel - 1) / shape_.stride + 1);
+    const Index width = std::min(shape_.out_x(), (box.x.size() + shape_.columns().reach() - 1) / shape_.columns().stride + 1);
     const Index cells = std::max(kMinCells, width);
     return columns_floats(box.c.size(), cells) + aligned(shape_.out_c * cells);
   }
@@ -279,7 +279,7 @@ class BlasConvolution final : public Convolution {
   void backward_data_sample(const ConstFloatView& delta_out, const float* weights, const FloatView& delta_in, const Box& compute,
                             bool accumulate, float* memory) const {
     const Index n = compute.n.begin;
-    const Range x = output_range(shape_.window(), compute.x, shape_.out_x()), y = output_range(shape_.window(), compute.y, shape_.out_y());
+    const Range x = output_range(shape_.columns(), compute.x, shape_.out_x()), y = output_range(shape_.rows(), compute.y, shape_.out_y());
     const Range filters = delta_out.box.c;
     const Index block = std::max<Index>(1, kMinCells / std::max<Index>(1, x.size()));
     const Index at_once = channels_at_once(std::max(kMinCells, x.size()));
@@ -296,7 +296,7 @@ class BlasConvolution final : public Convolution {
       };
       for (Index row = y.begin; row < y.end && !x.empty(); row += block) {
         const Index rows = std::min(block, y.end - row), cells = rows * x.size();
-        clear_until((row + rows - 1) * shape_.stride - shape_.pad + shape_.kernel);
+        clear_until(shape_.rows().begin(row + rows - 1) + shape_.rows().reach());
         Matrix right{memory + columns_floats(compute.c.size(), cells), cells};
         if (delta_out.box.x == x) {
           right = {&delta_out.at(n, filters.begin, row, x.begin), plane(delta_out.box)};
@@ -360,7 +360,9 @@ class BlasConvolution final : public Convolution {
 
 }  // namespace
 
-bool columns_are_input(const ConvolutionShape& shape) { return shape.kernel == 1 && shape.stride == 1 && shape.pad == 0; }
+bool columns_are_input(const ConvolutionShape& shape) {
+  return shape.kernel == 1 && shape.stride == 1 && shape.pad == 0 && shape.is_dense();
+}
 
 std::string blas_version() { return openblas_get_config(); }
 

@@ -413,7 +413,7 @@ std::string onednn_version() {
 std::unique_ptr<Convolution> make_onednn_convolution(const ConvolutionShape& shape, base::ThreadPool& pool, Scratch& scratch,
                                                      bool keep_packed) {
   // oneDNN's own product is some 15 % faster there, but takes 6 MB for code that it makes, in every process.
-  if (columns_are_input(shape)) return make_blas_convolution(Backend::kOnednn, shape, pool, scratch);
+  if (columns_are_input(shape) || !shape.is_dense()) return make_blas_convolution(Backend::kOnednn, shape, pool, scratch);
   return std::make_unique<OnednnConvolution>(shape, pool, scratch, keep_packed);
 }
 

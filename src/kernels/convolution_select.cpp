@@ -125,7 +125,10 @@ std::string cpu_model() {
 std::string cache_key(std::span<const ConvolutionShape> layers, bool training, int threads) {
   std::string key = fmt::format("{} |{} threads | {} | {} | {} | {}", cpu_model(), threads, blas_version(), onednn_version(),
                                 winograd_version(), training ? "training" : "inference");
-  for (const auto& l : layers) key += fmt::format(" | {}x{}x{} {} {}/{}/{}", l.in_x, l.in_y, l.in_c, l.out_c, l.kernel, l.stride, l.pad);
+  for (const auto& l : layers) {
+    key += fmt::format(" | {}x{}x{} {} {}/{}/{}", l.in_x, l.in_y, l.in_c, l.out_c, l.kernel, l.stride, l.pad);
+    if (!l.is_dense()) key += fmt::format(" {}/{}/{}", l.stride_x, l.dilation, l.groups);
+  }
   return key;
 }
 

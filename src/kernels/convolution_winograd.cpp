@@ -145,8 +145,8 @@ class WinogradConvolution final : public Convolution {
     check_forward(shape_, input, output, compute);
     run({input,
          {0, shape_.in_c},
-         input_range(shape_.window(), compute.y, shape_.in_y),
-         input_range(shape_.window(), compute.x, shape_.in_x),
+         input_range(shape_.rows(), compute.y, shape_.in_y),
+         input_range(shape_.columns(), compute.x, shape_.in_x),
          shape_.pad,
          output,
          compute,
@@ -159,8 +159,8 @@ class WinogradConvolution final : public Convolution {
     const Range filters = delta_out.box.c;
     if (!winograd_pays(compute, filters.size())) return inner_->backward_data(delta_out, weights, delta_in, compute, accumulate);
     check_backward_data(shape_, delta_out, delta_in, compute);
-    run({delta_out, filters, output_range(shape_.window(), compute.y, shape_.out_y()),
-         output_range(shape_.window(), compute.x, shape_.out_x()), 2 - shape_.pad, delta_in, compute, accumulate, weights, true});
+    run({delta_out, filters, output_range(shape_.rows(), compute.y, shape_.out_y()),
+         output_range(shape_.columns(), compute.x, shape_.out_x()), 2 - shape_.pad, delta_in, compute, accumulate, weights, true});
   }
 
   void backward_weights(ConstFloatView input, ConstFloatView delta_out, const Box& delta_box, float* gradient) override {
@@ -343,7 +343,8 @@ bool winograd_pays(const Box& compute, Index depth) {
 
 std::unique_ptr<Convolution> with_winograd(std::unique_ptr<Convolution> inner, base::ThreadPool& pool, Scratch& scratch) {
   const ConvolutionShape& shape = inner->shape();
-  if (!product_is_fast() || shape.kernel != 3 || shape.stride != 1 || std::min(shape.in_c, shape.out_c) < kWinogradLeastChannels)
+  if (!product_is_fast() || shape.kernel != 3 || shape.stride != 1 || !shape.is_dense() ||
+      std::min(shape.in_c, shape.out_c) < kWinogradLeastChannels)
     return inner;
   return std::make_unique<WinogradConvolution>(std::move(inner), pool, scratch);
 }

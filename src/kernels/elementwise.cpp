@@ -93,14 +93,16 @@ void route_forward(ConstFloatView input, Index channel_offset, FloatView output,
   for_runs(box, pool, run, input, output);
 }
 
-void route_backward(ConstFloatView delta_out, Index channel_offset, FloatView delta_in, const Box& box, bool accumulate,
+void route_backward(ConstFloatView delta_out, Index channel_offset, Range channels, FloatView delta_in, const Box& box, bool accumulate,
                     base::ThreadPool& pool) {
+  const Box seen = intersect(box, {box.n, channels, box.y, box.x});
+  for (const Box& unseen : accumulate ? std::vector<Box>{} : subtract(box, seen)) fill(delta_in, unseen, 0, pool);
   // The same cells under the input's channel numbers.
   const ConstFloatView renumbered{delta_out.data, shift_channels(delta_out.box, -channel_offset)};
   if (accumulate) {
-    add(renumbered, delta_in, box, 1, pool);
+    add(renumbered, delta_in, seen, 1, pool);
   } else {
-    copy(renumbered, delta_in, box, pool);
+    copy(renumbered, delta_in, seen, pool);
   }
 }
 

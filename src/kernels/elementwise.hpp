@@ -14,6 +14,7 @@ using geometry::Box;
 using geometry::ConstFloatView;
 using geometry::FloatView;
 using geometry::Index;
+using geometry::Range;
 using geometry::Shape;
 
 void fill(FloatView view, const Box& box, float value, base::ThreadPool& pool);
@@ -29,9 +30,9 @@ void unpack_add(std::span<const std::byte> bytes, FloatView target, const Box& b
 
 // Route (route_layer.c): channel c of one input is channel c + offset of the output.
 // forward: output[box] = input, box of the output (within that input's channels); backward: delta_in[box] += (or =)
-// delta_out, box of the input.
+// delta_out, box of the input, of which only `channels` are in the output: others get 0 when not accumulating.
 void route_forward(ConstFloatView input, Index channel_offset, FloatView output, const Box& box, base::ThreadPool& pool);
-void route_backward(ConstFloatView delta_out, Index channel_offset, FloatView delta_in, const Box& box, bool accumulate,
+void route_backward(ConstFloatView delta_out, Index channel_offset, Range channels, FloatView delta_in, const Box& box, bool accumulate,
                     base::ThreadPool& pool);
 
 // Shortcut (shortcut_layer.c, shortcut_cpu): out = in, then on the cells that both tensors have,

@@ -47,15 +47,15 @@ inline Piece make_piece(const ConvolutionShape& shape, Pass pass, const Box& who
   };
   Range in_y, in_x, out_y, out_x;
   if (pass == Pass::kBackwardData) {
-    out_y = output_range(shape.window(), whole.y, shape.out_y());
-    out_x = output_range(shape.window(), whole.x, shape.out_x());
+    out_y = output_range(shape.rows(), whole.y, shape.out_y());
+    out_x = output_range(shape.columns(), whole.x, shape.out_x());
     in_y = intersect(whole.y, reach(out_y));
     in_x = intersect(whole.x, reach(out_x));
   } else {
-    in_y = input_range(shape.window(), whole.y, shape.in_y);
-    in_x = input_range(shape.window(), whole.x, shape.in_x);
-    out_y = intersect(whole.y, output_range(shape.window(), in_y, shape.out_y()));
-    out_x = intersect(whole.x, output_range(shape.window(), in_x, shape.out_x()));
+    in_y = input_range(shape.rows(), whole.y, shape.in_y);
+    in_x = input_range(shape.columns(), whole.x, shape.in_x);
+    out_y = intersect(whole.y, output_range(shape.rows(), in_y, shape.out_y()));
+    out_x = intersect(whole.x, output_range(shape.columns(), in_x, shape.out_x()));
     // Where the stride is larger than the kernel, the first output may start after the window's first cells.
     in_y = intersect(in_y, reach(out_y));
     in_x = intersect(in_x, reach(out_x));
@@ -81,10 +81,10 @@ inline Piece make_piece(const ConvolutionShape& shape, Pass pass, const Box& who
 inline std::vector<Piece> cut(const ConvolutionShape& shape, Pass pass, const Box& box, Range in_channels, Range out_channels,
                               Index weight_share, Index threads) {
   const bool data = pass == Pass::kBackwardData;
-  const Index in_row = in_channels.size() * (data ? box.x.size() : input_range(shape.window(), box.x, shape.in_x).size() * shape.stride);
+  const Index in_row = in_channels.size() * (data ? box.x.size() : input_range(shape.columns(), box.x, shape.in_x).size() * shape.stride);
   // Deltas of some filters only are cut like those of all, so that memory planned for all is enough.
   const Index filters = data ? shape.out_c : out_channels.size();
-  const Index out_row = filters * (data ? output_range(shape.window(), box.x, shape.out_x()).size() / shape.stride + 1 : box.x.size());
+  const Index out_row = filters * (data ? output_range(shape.columns(), box.x, shape.out_x()).size() / shape.stride + 1 : box.x.size());
   const Index weight_floats = in_channels.size() * filters * shape.kernel * shape.kernel;
   const Extent extent = block_extent(box, in_row + out_row, weight_floats, weight_share, threads);
   std::vector<Piece> pieces;

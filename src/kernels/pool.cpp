@@ -11,7 +11,6 @@
 namespace tessera::kernels {
 namespace {
 
-using geometry::ceil_divide;
 using geometry::floor_divide;
 
 // Selections by masks. Which cell wins is a coin toss, so that a branch, which compilers use for the cells that are left over
@@ -21,27 +20,17 @@ float value_if(bool condition, float value) {
   return std::bit_cast<float>(std::bit_cast<std::int32_t>(value) & -static_cast<std::int32_t>(condition));
 }
 
-// Where the window of output o starts; Darknet truncates -pad / 2 towards zero.
-Index window_begin(const PoolShape& shape, Index o) { return o * shape.stride - shape.pad / 2; }
-
-// Outputs of [out) whose window column `d` lies inside [0, in_size).
-Range outputs_inside(const PoolShape& shape, Range out, Index d, Index in_size) {
-  const Index shift = shape.pad / 2 - d;
-  return intersect(out, {ceil_divide(shift, shape.stride), floor_divide(in_size - 1 + shift, shape.stride) + 1});
-}
-
 // Outputs of [out) whose whole window lies inside [0, in_size).
-Range outputs_within(const PoolShape& shape, Range out, Index in_size) {
-  const Range first = outputs_inside(shape, out, 0, in_size), last = outputs_inside(shape, out, shape.size - 1, in_size);
-  return intersect(first, last);
+Range outputs_within(const geometry::Window& window, Range out, Index in_size) {
+  return intersect(tap_range(window, 0, out, {0, in_size}), tap_range(window, window.kernel - 1, out, {0, in_size}));
 }
 
 // Any windows, clipped to the image; `place` may be null.
 void clipped_maximum(const PoolShape& shape, const ConstFloatView& input, Index n, Index c, Index y, Range x, float* best,
                      std::uint8_t* place) {
-  const Range in_y = input_range(shape.window(), {y, y + 1}, shape.in_y);
+  const Range in_y = input_range(shape.rows(), {y, y + 1}, shape.in_y);
   for (Index o = x.begin; o < x.end; ++o) {
-    const Range in_x = input_range(shape.window(), {o, o + 1}, shape.in_x);
+    const Range in_x = input_range(shape.columns(), {o, o + 1}, shape.in_x);
     float value = -FLT_MAX;
     int winner = kNoWinner;
     for (Index iy = in_y.begin; iy < in_y.end; ++iy)
@@ -49,7 +38,7 @@ void clipped_maximum(const PoolShape& shape, const ConstFloatView& input, Index 
         const float candidate = input.at(n, c, iy, ix);
         if (!(candidate > value)) continue;
         value = candidate;
-        winner = static_cast<int>((iy - window_begin(shape, y)) * shape.size + ix - window_begin(shape, o));
+        winner = static_cast<int>((iy - shape.rows().begin(y)) * shape.size + ix - shape.columns().begin(o));
       }
     *best++ = value;
     if (place != nullptr) *place++ = static_cast<std::uint8_t>(winner);
@@ -91,7 +80,7 @@ void pair_maxima(const float* source, Index row, Index count, float* best, std::
 template <int kStride>
 void window_maximum(const PoolShape& shape, const float* source, Index row, Index count, float* __restrict best,
                     std::int32_t* __restrict winner, std::uint8_t* __restrict place) {
-  const Index stride = kStride == 0 ? shape.stride : kStride;
+  const Index stride = kStride == 0 ? shape.columns().stride : kStride;
   std::fill(best, best + count, -FLT_MAX);
   std::fill(winner, winner + count, kNoWinner);
   for (std::int32_t d = 0; d < shape.size * shape.size; ++d) {
@@ -133,12 +122,12 @@ auto spread_of(int size) {
 void scatter_disjoint(const PoolShape& shape, const ConstFloatView& delta_out, const ConstIndexView& indices, const FloatView& delta_in,
                       Index n, Index c, Index y, Index rows, Range x, bool accumulate) {
   const auto run = accumulate ? spread_of<true>(shape.size) : spread_of<false>(shape.size);
-  const Range outs = output_range(shape.window(), x, shape.out_x());
+  const Range outs = output_range(shape.columns(), x, shape.out_x());
   // Outputs whose whole window lies inside x, which is all but the first and the last.
   Range whole = outs;
-  if (!whole.empty() && window_begin(shape, whole.begin) < x.begin) ++whole.begin;
-  if (!whole.empty() && window_begin(shape, whole.end - 1) + shape.size > x.end) --whole.end;
-  const Index before = whole.empty() ? x.size() : window_begin(shape, whole.begin) - x.begin;
+  if (!whole.empty() && shape.columns().begin(whole.begin) < x.begin) ++whole.begin;
+  if (!whole.empty() && shape.columns().begin(whole.end - 1) + shape.size > x.end) --whole.end;
+  const Index before = whole.empty() ? x.size() : shape.columns().begin(whole.begin) - x.begin;
   const Index inside = whole.empty() ? 0 : whole.size() * shape.size;
   for (Index row = y; row < y + rows; ++row) {
     float* target = &delta_in.at(n, c, row, x.begin);
@@ -149,10 +138,10 @@ void scatter_disjoint(const PoolShape& shape, const ConstFloatView& delta_out, c
       if (seen) std::fill(target + before + inside, target + x.size(), 0.f);
     }
     if (!seen) continue;
-    const int first_place = static_cast<int>(row - window_begin(shape, out_y)) * shape.size;
+    const int first_place = static_cast<int>(row - shape.rows().begin(out_y)) * shape.size;
     const auto add = [&](Index o) {
       const int dx = indices.at(n, c, out_y, o) - first_place;
-      const Index in_x = window_begin(shape, o) + dx;
+      const Index in_x = shape.columns().begin(o) + dx;
       if (dx >= 0 && dx < shape.size && in_x >= x.begin && in_x < x.end) target[in_x - x.begin] += delta_out.at(n, c, out_y, o);
     };
     for (Index o = outs.begin; o < whole.begin; ++o) add(o);
@@ -194,26 +183,26 @@ void scatter_plane(const PoolShape& shape, const ConstFloatView& delta_out, cons
       float* row = &delta_in.at(n, c, y, compute.x.begin);
       std::fill(row, row + compute.x.size(), 0.f);
     }
-  const Range out_y = output_range(shape.window(), compute.y, shape.out_y());
-  const Range out_x = output_range(shape.window(), compute.x, shape.out_x());
+  const Range out_y = output_range(shape.rows(), compute.y, shape.out_y());
+  const Range out_x = output_range(shape.columns(), compute.x, shape.out_x());
   for (Index y = out_y.begin; y < out_y.end; ++y)
     for (Index x = out_x.begin; x < out_x.end; ++x) {
       const int place = indices.at(n, c, y, x);
       if (place == kNoWinner) continue;
-      const Index in_y = window_begin(shape, y) + place / shape.size, in_x = window_begin(shape, x) + place % shape.size;
+      const Index in_y = shape.rows().begin(y) + place / shape.size, in_x = shape.columns().begin(x) + place % shape.size;
       if (in_y < compute.y.begin || in_y >= compute.y.end || in_x < compute.x.begin || in_x >= compute.x.end) continue;
       delta_in.at(n, c, in_y, in_x) += delta_out.at(n, c, y, x);
     }
 }
 
 void check_shape(const PoolShape& shape) {
-  TESSERA_CHECK(shape.size >= 1 && shape.size <= kMaxPoolSize && shape.stride >= 1 && shape.pad >= 0, "size={} stride={} pad={}",
-                shape.size, shape.stride, shape.pad);
+  TESSERA_CHECK(shape.size >= 1 && shape.size <= kMaxPoolSize && shape.stride >= 1 && shape.stride_x >= 0 && shape.pad >= 0,
+                "size={} stride={} pad={}", shape.size, shape.stride, shape.pad);
 }
 
 // The input cells that a box of the output sees.
 Box input_window(const PoolShape& shape, const Box& box) {
-  return {box.n, box.c, input_range(shape.window(), box.y, shape.in_y), input_range(shape.window(), box.x, shape.in_x)};
+  return {box.n, box.c, input_range(shape.rows(), box.y, shape.in_y), input_range(shape.columns(), box.x, shape.in_x)};
 }
 
 void check_forward(const PoolShape& shape, const ConstFloatView& input, const FloatView& output, const IndexView& indices, const Box& box) {
@@ -230,9 +219,10 @@ class RowMaxima {
   RowMaxima(const PoolShape& shape, const Box& box)
       : shape_(shape),
         box_(box),
-        whole_y_(outputs_within(shape, box.y, shape.in_y)),
-        whole_x_(outputs_within(shape, box.x, shape.in_x)),
-        pairs_(shape.size == 2 && shape.stride <= 2 && whole_x_.size() >= kVector) {}
+        whole_y_(outputs_within(shape.rows(), box.y, shape.in_y)),
+        whole_x_(outputs_within(shape.columns(), box.x, shape.in_x)),
+        stride_(shape.columns().stride),
+        pairs_(shape.size == 2 && stride_ <= 2 && whole_x_.size() >= kVector) {}
 
   // For operator(), one per thread.
   std::vector<std::int32_t> scratch() const { return std::vector<std::int32_t>(pairs_ ? 0 : static_cast<std::size_t>(box_.x.size())); }
@@ -250,20 +240,21 @@ class RowMaxima {
     clipped({box_.x.begin, whole_x_.begin});
     clipped({whole_x_.end, box_.x.end});
     const Index skip = whole_x_.begin - box_.x.begin, count = whole_x_.size(), row_floats = input.box.x.size();
-    const float* source = &input.at(n, c, window_begin(shape_, row), window_begin(shape_, whole_x_.begin));
+    const float* source = &input.at(n, c, shape_.rows().begin(row), shape_.columns().begin(whole_x_.begin));
     if (place != nullptr) place += skip;
     if (pairs_)
-      (shape_.stride == 1 ? pair_maxima<1> : pair_maxima<2>)(source, row_floats, count, best + skip, place);
+      (stride_ == 1 ? pair_maxima<1> : pair_maxima<2>)(source, row_floats, count, best + skip, place);
     else
-      (shape_.stride == 1   ? window_maximum<1>
-       : shape_.stride == 2 ? window_maximum<2>
-                            : window_maximum<0>)(shape_, source, row_floats, count, best + skip, scratch.data(), place);
+      (stride_ == 1   ? window_maximum<1>
+       : stride_ == 2 ? window_maximum<2>
+                      : window_maximum<0>)(shape_, source, row_floats, count, best + skip, scratch.data(), place);
   }
 
  private:
   const PoolShape& shape_;
   const Box& box_;
   const Range whole_y_, whole_x_;
+  const Index stride_;  // along the row
   const bool pairs_;
 };
 
@@ -285,12 +276,12 @@ void normalize_maxpool_forward(const PoolShape& shape, ConstFloatView x, const N
   if (box.empty()) return;
   check_forward(shape, x, output, indices, box);
   const RowMaxima maxima(shape, box);
-  const Range columns = input_range(shape.window(), box.x, shape.in_x);
+  const Range columns = input_range(shape.columns(), box.x, shape.in_x);
   for_rows(box, pool, [&](Index n, Index c, Index y, Index rows) {
     auto scratch = maxima.scratch();
     std::vector<float> active(static_cast<std::size_t>(shape.size * columns.size()));  // the window of one row of the output
     for (Index row = y; row < y + rows; ++row) {
-      const Box window{{n, n + 1}, {c, c + 1}, input_range(shape.window(), {row, row + 1}, shape.in_y), columns};
+      const Box window{{n, n + 1}, {c, c + 1}, input_range(shape.rows(), {row, row + 1}, shape.in_y), columns};
       const FloatView cells{active.data(), window};
       for (Index in_y = window.y.begin; in_y < window.y.end && !columns.empty(); ++in_y)
         normalize_activate_cells(&x.at(n, c, in_y, columns.begin), parameters, c, &cells.at(n, c, in_y, columns.begin), columns.size());
@@ -303,12 +294,12 @@ void maxpool_backward(const PoolShape& shape, ConstFloatView delta_out, ConstInd
                       bool accumulate, base::ThreadPool& pool) {
   if (compute.empty()) return;
   check_shape(shape);
-  const Box needed{compute.n, compute.c, output_range(shape.window(), compute.y, shape.out_y()),
-                   output_range(shape.window(), compute.x, shape.out_x())};
+  const Box needed{compute.n, compute.c, output_range(shape.rows(), compute.y, shape.out_y()),
+                   output_range(shape.columns(), compute.x, shape.out_x())};
   TESSERA_CHECK(delta_in.box.contains(compute) && delta_out.box.contains(needed) && indices.box.contains(needed),
                 "delta_in={} compute={} delta_out={} indices={} needed={}", to_string(delta_in.box), to_string(compute),
                 to_string(delta_out.box), to_string(indices.box), to_string(needed));
-  if (shape.size == shape.stride || shape.stride == 1) {
+  if (shape.columns().stride == shape.stride && (shape.size == shape.stride || shape.stride == 1)) {
     const auto planes = shape.size == shape.stride ? scatter_disjoint : gather_overlapping;
     for_rows(compute, pool, [&](Index n, Index c, Index y, Index rows) {
       planes(shape, delta_out, indices, delta_in, n, c, y, rows, compute.x, accumulate);

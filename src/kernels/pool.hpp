@@ -19,11 +19,13 @@ struct PoolShape {
   Index in_y = 0, in_x = 0;
   int size = 2;  // at most kMaxPoolSize
   int stride = 2;
-  int pad = 1;  // Darknet's `padding`, in total; default size - 1
+  int pad = 1;       // Darknet's `padding`, in total; default size - 1
+  int stride_x = 0;  // along columns; 0: as along rows
 
-  Index out_y() const { return (in_y + pad - size) / stride + 1; }
-  Index out_x() const { return (in_x + pad - size) / stride + 1; }
-  geometry::Window window() const { return {size, stride, pad / 2}; }
+  geometry::Window rows() const { return {size, stride, pad / 2}; }
+  geometry::Window columns() const { return {size, stride_x ? stride_x : stride, pad / 2}; }
+  Index out_y() const { return rows().outputs(in_y, pad); }
+  Index out_x() const { return columns().outputs(in_x, pad); }
 };
 
 // A winner's place in its window, dy * size + dx, is stored in one byte; kNoWinner where every cell is NaN or the

@@ -427,11 +427,13 @@ class Compiler {
       case LayerKind::kRoute:
         forward_route(node, out, box);
         break;
-      case LayerKind::kShortcut: {
-        Step& step = emit(Op::kShortcut, node);
-        step.a = input(0), step.b = out, step.c = input(1), step.box = box;
+      case LayerKind::kShortcut:
+        for (std::size_t i = 1; i < layer.inputs.size(); ++i) {  // the first two, then each of the others to what is there
+          const int before = i == 1 ? input(0) : out, from = input(i);
+          Step& step = emit(Op::kShortcut, node);
+          step.a = before, step.b = out, step.c = from, step.box = box, step.input = static_cast<int>(i);
+        }
         break;
-      }
       case LayerKind::kUpsample:
       case LayerKind::kReorg: {
         Step& step = emit(layer.kind == LayerKind::kUpsample ? Op::kUpsample : Op::kReorg, node);

@@ -109,7 +109,7 @@ enum class Op : std::uint8_t {
   kMaxpool,           // c = winners or -1
   kNormalizeMaxpool,  // the same of a = stored, normalised for the first time (kNormalize of inputs[0] is left out)
   kRoute,             // `input` says which; box of the output
-  kShortcut,          // a = previous, c = from, b = output; activation included
+  kShortcut,          // a = previous (or b itself), c = inputs[input], b = output; activation included in the last
   kUpsample,
   kReorg,
 

@@ -17,8 +17,8 @@ std::uint64_t weight_bytes(const Graph& graph, int node) { return static_cast<st
 std::uint64_t data_multiply_adds(const Graph& graph, int node, const Box& in, std::uint64_t filters) {
   const auto& layer = graph[node];
   const auto window = static_cast<std::uint64_t>(layer.kernel) * static_cast<std::uint64_t>(layer.kernel);
-  const auto stride = static_cast<std::uint64_t>(layer.stride) * static_cast<std::uint64_t>(layer.stride);
-  return cells(in) * filters * window / stride;
+  const auto strides = static_cast<std::uint64_t>(layer.rows().stride * layer.columns().stride);
+  return cells(in) * filters * window / strides / static_cast<std::uint64_t>(layer.groups);
 }
 
 // Bytes of tensors that a forward step over `step.box` of the output touches.

@@ -26,6 +26,99 @@ void check_same_result(const std::string& weights, const std::string& reference,
   CHECK(weights_distance(weights, reference) <= tolerance);
 }
 
+// Of AlexeyAB's dialect, all that is cut into tiles: a block of YOLOv4-tiny, depth-wise and dilated convolutions, strides that
+// differ, a shortcut of three layers, and its activations.
+constexpr const char* kDialect = R"(
+[convolutional]
+batch_normalize=1
+filters=8
+size=3
+stride=2
+pad=1
+activation=leaky
+
+[route]
+layers=-1
+groups=2
+group_id=1
+
+[convolutional]
+batch_normalize=1
+filters=4
+size=3
+stride=1
+pad=1
+activation=mish
+
+[convolutional]
+batch_normalize=1
+filters=4
+groups=4
+size=3
+stride=1
+pad=1
+activation=swish
+
+[route]
+layers=-1,-2
+
+[convolutional]
+batch_normalize=1
+filters=8
+size=1
+stride=1
+pad=1
+activation=leaky
+
+[route]
+layers=-6,-1
+
+[maxpool]
+size=2
+stride_x=2
+stride_y=1
+
+[convolutional]
+batch_normalize=1
+filters=16
+size=3
+stride_x=1
+stride_y=2
+pad=1
+activation=leaky
+
+[convolutional]
+batch_normalize=1
+filters=16
+size=3
+stride=1
+pad=1
+dilation=2
+activation=hard_mish
+
+[convolutional]
+batch_normalize=1
+filters=16
+groups=2
+size=3
+stride=1
+pad=1
+activation=relu6
+
+[shortcut]
+from=-2,-3
+activation=leaky
+
+[convolutional]
+batch_normalize=1
+filters=12
+size=3
+stride=2
+pad=1
+activation=leaky
+
+)";
+
 }  // namespace
 
 TEST_CASE("training with 1, 2, 3, 4 and 6 worker processes ends with the weights of one process") {
@@ -158,4 +251,27 @@ TEST_CASE("testing in the middle of training, at batch 1, leaves the training as
   const std::string weights = run.finish();
   for (const int iteration : {10, 20, 30}) CHECK(run.has_line(fmt::format("at iteration {}:", iteration)));
   CHECK(weights == train(folder, "untested", with_workers(4, {"grid=2x2"})));
+}
+
+TEST_CASE("AlexeyAB's dialect is trained in tiles with the result of one process, and of its own layers") {
+  const TrainingFolder folder;
+  TrainingCfg alone = with_workers(0);
+  alone.network = kDialect;
+  const std::string expected = train(folder, "alone", alone);
+  {
+    INFO("Darknet's own way, layer by layer; rounding grows tenfold in every few iterations, so few of them");
+    TrainingCfg few = alone, plain = alone;
+    few.iterations = plain.iterations = 5;
+    plain.distributed.clear();
+    check_same_result(train(folder, "layers", plain, {"-backend", "stock"}), train(folder, "few", few));
+  }
+  for (const std::vector<std::string>& more : std::vector<std::vector<std::string>>{
+           {}, {"grid=2x2"}, {"grid=1x4", "forward_groups=each", "backward_groups=each"}, {"channels=3"}, {"channels=8"}}) {
+    CAPTURE(more.empty() ? "auto" : more.front());
+    TrainingCfg cfg = with_workers(4, more);
+    cfg.network = kDialect;
+    TrainingRun run(folder, "workers", cfg);
+    CHECK(run.worker_pids().size() == 4);
+    check_same_result(run.finish(), expected);
+  }
 }

@@ -19,8 +19,11 @@ enum class Axis { kChannel, kRow, kColumn };
 
 Index size(const Shape& shape, Axis axis) { return axis == Axis::kChannel ? shape.c : axis == Axis::kRow ? shape.y : shape.x; }
 
-bool in_window(const Layer& layer, Index pad, Index out, Index in) {
-  return in >= out * layer.stride - pad && in < out * layer.stride - pad + layer.kernel;
+bool in_window(const Layer& layer, Index pad, Axis axis, Index out, Index in) {
+  const Index stride = axis == Axis::kColumn && layer.stride_x > 0 ? layer.stride_x : layer.stride;
+  for (Index tap = 0; tap < layer.kernel; ++tap)
+    if (in == out * stride - pad + tap * layer.dilation) return true;
+  return false;
 }
 
 // Darknet's shortcut_cpu: position i * stride of `from` joins position i * sample of the output.
@@ -38,13 +41,15 @@ bool reads(const Graph& graph, int node, int input, Axis axis, Index out, Index 
   const bool channel = axis == Axis::kChannel;
   switch (layer.kind) {
     case LayerKind::kConvolutional:
-      return channel || in_window(layer, layer.pad, out, in);
+      return channel ? out / (layer.out.c / layer.groups) == in / (from.c / layer.groups) : in_window(layer, layer.pad, axis, out, in);
     case LayerKind::kMaxpool:
-      return channel ? out == in : in_window(layer, layer.pad / 2, out, in);
+      return channel ? out == in : in_window(layer, layer.pad / 2, axis, out, in);
     case LayerKind::kRoute: {
       Index offset = 0;
-      for (int i = 0; i < input; ++i) offset += graph[layer.inputs[static_cast<std::size_t>(i)]].out.c;
-      return channel ? out == in + offset : out == in;
+      for (int i = 0; i < input; ++i) offset += graph[layer.inputs[static_cast<std::size_t>(i)]].out.c / layer.groups;
+      const Index first = from.c / layer.groups * layer.group, place = in - first;
+      if (channel) return place >= 0 && place < from.c / layer.groups && out == place + offset;
+      return out == in;
     }
     case LayerKind::kShortcut:
       if (input == 0 || channel) return out == in;

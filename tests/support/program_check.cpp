@@ -492,9 +492,15 @@ class Checker {
         reads(at(s.input), s.a), writes(kFinal);
         break;
       }
-      case Op::kShortcut:
-        reads(0, s.a), reads(1, s.c), writes(kFinal);
+      case Op::kShortcut: {
+        const State done = at(s.input) + 1 == layer.inputs.size() ? kFinal : kRaw;
+        reads(at(s.input), s.c);
+        if (s.input == 1)
+          reads(0, s.a), writes(done);
+        else
+          require(s.a == s.b, "adds to {}", s.a), change(p, s.b, s.node, {Slot::kStored}, s.box, kRaw, done);
         break;
+      }
       case Op::kUpsample:
       case Op::kReorg:
         reads(0, s.a), writes(kFinal);
@@ -594,7 +600,8 @@ class Checker {
       seen = geometry::intersect(seen, plan_.box(s.node, p));
     }
     if (s.op == Op::kConvolutionData) {  // it takes the filters of all the delta that is there
-      require(buffer(p, s.a).box.c == (partial ? plan_.box(s.node, p).c : Range{0, layer.out.c}), "of other filters");
+      const Range filters = buffer(p, s.a).box.c;
+      require(partial ? filters == plan_.box(s.node, p).c : filters.contains(seen.c), "of other filters");
       parameters_.read(p, s.node, Slot::kWeights, buffer(p, s.a).box.c);
     }
     require_delta(p, s.a, s.node, seen, fully_undone(s.node));

@@ -24,7 +24,8 @@ namespace {
 constexpr Index kMostRows = 26;
 constexpr Index kMostChannels = 16;
 
-const std::vector<std::string> kActivations = {"linear", "leaky", "relu", "logistic", "tanh"};
+const std::vector<std::string> kActivations = {"linear", "leaky", "relu", "logistic", "tanh", "relu6"};
+const std::vector<std::string> kNormalizedActivations = {"mish", "swish", "hard_mish"};  // their derivative needs their input
 
 int last(const Graph& graph) { return graph.size() - 1; }
 const Shape& last_shape(const Graph& graph) { return graph[last(graph)].out; }
@@ -36,12 +37,19 @@ Layer convolutional(Rng& rng, const Graph& graph) {
   layer.kernel = rng.between(1, 7);
   layer.stride = rng.between(1, 3);
   layer.pad = rng.chance(0.3) ? 0 : rng.chance(0.7) ? layer.kernel / 2 : rng.between(0, layer.kernel + 1);
-  if (in.y + 2 * layer.pad < layer.kernel || in.x + 2 * layer.pad < layer.kernel) layer.pad = layer.kernel;
+  if (rng.chance(0.15)) layer.stride_x = rng.between(1, 3);
+  if (layer.kernel > 1 && rng.chance(0.15)) layer.dilation = rng.between(2, 3), layer.pad *= rng.between(1, layer.dilation);
+  const Index reach = layer.rows().reach(), total_pad = 2 * Index{layer.pad};
+  if (in.y + total_pad < reach || in.x + total_pad < reach) layer.pad = static_cast<int>(reach);
   layer.inputs = {last(graph)};
-  layer.out = {rng.between(1, 4), (in.y + 2 * layer.pad - layer.kernel) / layer.stride + 1,
-               (in.x + 2 * layer.pad - layer.kernel) / layer.stride + 1};
+  std::vector<int> divisors;
+  for (int groups = 2; groups <= in.c; ++groups)
+    if (in.c % groups == 0) divisors.push_back(groups);
+  if (!divisors.empty() && rng.chance(0.3)) layer.groups = rng.pick(divisors);
+  layer.out = {layer.groups > 1 ? layer.groups * rng.between(1, 2) : rng.between(1, 4), layer.rows().outputs(in.y, 2 * Index{layer.pad}),
+               layer.columns().outputs(in.x, 2 * Index{layer.pad})};
   layer.batch_normalize = rng.chance(0.6);
-  layer.activation = rng.pick(kActivations);
+  layer.activation = layer.batch_normalize && rng.chance(0.3) ? rng.pick(kNormalizedActivations) : rng.pick(kActivations);
   return layer;
 }
 
@@ -53,7 +61,8 @@ Layer maxpool(Rng& rng, const Graph& graph) {
   layer.stride = layer.kernel == 2 ? rng.between(1, 2) : layer.kernel == 3 ? rng.between(1, 3) : 1;
   layer.pad = layer.kernel - 1;
   layer.inputs = {last(graph)};
-  layer.out = {in.c, (in.y - 1) / layer.stride + 1, (in.x - 1) / layer.stride + 1};
+  if (rng.chance(0.2)) layer.stride_x = rng.between(1, layer.kernel);
+  layer.out = {in.c, layer.rows().outputs(in.y, layer.pad), layer.columns().outputs(in.x, layer.pad)};
   return layer;
 }
 
@@ -69,6 +78,12 @@ Layer route(Rng& rng, const Graph& graph) {
     layer.inputs.push_back(node);
     layer.out.c += other.c;
   }
+  for (int groups = 2; groups <= 3; ++groups) {
+    const bool divides = std::all_of(layer.inputs.begin(), layer.inputs.end(), [&](int node) { return graph[node].out.c % groups == 0; });
+    if (!divides || layer.groups > 1 || !rng.chance(0.4)) continue;
+    layer.groups = groups, layer.group = rng.between(0, groups - 1);
+    layer.out.c /= groups;
+  }
   return layer;
 }
 
@@ -80,6 +95,8 @@ Layer shortcut(Rng& rng, const Graph& graph) {
   layer.activation = rng.pick(kActivations);
   layer.alpha = rng.chance(0.2) ? 0.5f : 1.0f;
   layer.beta = rng.chance(0.2) ? 2.0f : 1.0f;
+  while (layer.alpha == 1 && layer.beta == 1 && layer.inputs.size() < 4 && rng.chance(0.2))
+    layer.inputs.push_back(static_cast<int>(rng.below(static_cast<std::size_t>(graph.size()))));
   return layer;
 }
 
@@ -308,9 +325,10 @@ std::string describe(const Graph& graph) {
   std::string text;
   for (int node = 0; node < graph.size(); ++node) {
     const Layer& l = graph[node];
-    text += fmt::format("\n  node {} {} from {} out {}x{}x{} kernel {} stride {} pad {}{}{} {}{}{}", node, to_string(l.kind), l.inputs,
-                        l.out.c, l.out.y, l.out.x, l.kernel, l.stride, l.pad, l.batch_normalize ? " bn" : "", l.reverse ? " reverse" : "",
-                        l.activation, l.delivered ? " delivered" : "", l.backward ? "" : " frozen");
+    text += fmt::format("\n  node {} {} from {} out {}x{}x{} kernel {} stride {}/{} pad {} dilation {} group {}/{}{}{} {}{}{}", node,
+                        to_string(l.kind), l.inputs, l.out.c, l.out.y, l.out.x, l.kernel, l.stride, l.stride_x, l.pad, l.dilation, l.group,
+                        l.groups, l.batch_normalize ? " bn" : "", l.reverse ? " reverse" : "", l.activation,
+                        l.delivered ? " delivered" : "", l.backward ? "" : " frozen");
   }
   return text;
 }

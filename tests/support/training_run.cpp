@@ -140,7 +140,7 @@ std::string TrainingCfg::text() const {
   if (!distributed.empty()) text += "\n[distributed]\n";
   for (const auto& line : distributed) text += line + '\n';
   if (!distributed.empty()) text += fmt::format("backend={}\n", backend);
-  text += kNetwork;
+  text += network.empty() ? kNetwork : network;
   if (heavy) text += kHeavy;
   text += kBeforeHead;
   text += fmt::format(

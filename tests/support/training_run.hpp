@@ -20,7 +20,8 @@ struct TrainingCfg {
   int side = 64;
   double learning_rate = 0.0002;
   bool random = false;
-  bool heavy = false;  // with 5 million weights more, so that most of an iteration is summing gradients and sharing updates
+  std::string network;  // sections instead of the usual ones before the head
+  bool heavy = false;   // with 5 million weights more, so that most of an iteration is summing gradients and sharing updates
   // Lines of the [distributed] section, for example "workers=local:4"; none: no section, this process alone.
   std::vector<std::string> distributed;
   // Of that section. The reference adds in one order on every processor: what a test compares does not hang on the machine.

@@ -1,38 +1,51 @@
-// Convolution (kernel, stride, pad), batch normalisation or biases, activation.
+// Convolution (kernel, strides, pad, dilation, groups), batch normalisation or biases, activation.
 #include <fmt/format.h>
 
 #include "graph/layers/kind.hpp"
 
 namespace tessera::graph {
 
+bool derivative_needs_input(const std::string& activation) {
+  return activation == "mish" || activation == "swish" || activation == "hard_mish";
+}
+
 std::string window_fault(const Shape& in, const Layer& layer) {
   const Index total_pad = layer.kind == LayerKind::kMaxpool ? layer.pad : 2 * Index{layer.pad};
-  for (auto [size, out] : {std::pair{in.y, layer.out.y}, std::pair{in.x, layer.out.x}})
-    if (size + total_pad < layer.kernel || (size + total_pad - layer.kernel) / layer.stride + 1 != out)
-      return fmt::format("its output of {}x{} does not follow from its input of {}x{}", layer.out.x, layer.out.y, in.x, in.y);
-  return {};
+  if (layer.rows().outputs(in.y, total_pad) == layer.out.y && layer.columns().outputs(in.x, total_pad) == layer.out.x) return {};
+  return fmt::format("its output of {}x{} does not follow from its input of {}x{}", layer.out.x, layer.out.y, in.x, in.y);
 }
 
 namespace {
 
-std::string fault(const Graph& graph, const Layer& layer) { return window_fault(input_shape(graph, layer), layer); }
+std::string fault(const Graph& graph, const Layer& layer) {
+  const Shape& in = input_shape(graph, layer);
+  if (in.c % layer.groups != 0 || layer.out.c % layer.groups != 0)
+    return fmt::format("{} groups of {} channels and {} filters", layer.groups, in.c, layer.out.c);
+  if (derivative_needs_input(layer.activation) && !layer.batch_normalize)
+    return fmt::format("activation={} without batch_normalize cannot be cut into tiles", layer.activation);
+  return window_fault(in, layer);
+}
 
 Box input_box(const Graph& graph, const Layer& layer, int, const Box& out) {
   const Shape& in = input_shape(graph, layer);
-  return {out.n, {0, in.c}, input_range(layer.window(), out.y, in.y), input_range(layer.window(), out.x, in.x)};
+  return {out.n, grouped_range(out.c, layer.out.c / layer.groups, in.c / layer.groups), input_range(layer.rows(), out.y, in.y),
+          input_range(layer.columns(), out.x, in.x)};
 }
 
-Box output_box(const Graph&, const Layer& layer, int, const Box& in) {
-  return {in.n, {0, layer.out.c}, output_range(layer.window(), in.y, layer.out.y), output_range(layer.window(), in.x, layer.out.x)};
+Box output_box(const Graph& graph, const Layer& layer, int, const Box& in) {
+  return {in.n, grouped_range(in.c, input_shape(graph, layer).c / layer.groups, layer.out.c / layer.groups),
+          output_range(layer.rows(), in.y, layer.out.y), output_range(layer.columns(), in.x, layer.out.x)};
 }
 
-Index multiply_adds(const Graph& graph, const Layer& layer) { return input_shape(graph, layer).c * layer.kernel * layer.kernel; }
+Index multiply_adds(const Graph& graph, const Layer& layer) {
+  return input_shape(graph, layer).c / layer.groups * layer.kernel * layer.kernel;
+}
 
 bool replaces_delta(const Layer& layer) { return layer.kernel == 1; }
 
 std::string text(const Layer& layer) {
-  return fmt::format("{}x{}/{} pad {} {}{}", layer.kernel, layer.kernel, layer.stride, layer.pad, layer.batch_normalize ? "bn " : "",
-                     layer.activation);
+  return fmt::format("{}x{}/{} pad {} {}{}{}", layer.kernel, layer.kernel, layer.stride, layer.pad,
+                     layer.groups > 1 ? fmt::format("groups {} ", layer.groups) : "", layer.batch_normalize ? "bn " : "", layer.activation);
 }
 
 }  // namespace

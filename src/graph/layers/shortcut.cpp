@@ -1,5 +1,7 @@
-// alpha * the layer before + beta * another one (whose map and channels may differ), activation.
+// alpha * the layer before + beta * others (whose maps and channels may differ), activation.
 #include <fmt/format.h>
+
+#include <limits>
 
 #include "geometry/pairs.hpp"
 #include "graph/layers/kind.hpp"
@@ -10,10 +12,14 @@ namespace {
 using geometry::Pairs;
 
 std::string fault(const Graph& graph, const Layer& layer) {
-  const Shape &prev = input_shape(graph, layer), &from = input_shape(graph, layer, 1);
+  const Shape& prev = input_shape(graph, layer);
   if (!(prev == layer.out)) return "its output differs in shape from the layer before it";
-  if (from.x / prev.x != from.y / prev.y || prev.x / from.x != prev.y / from.y)
-    return fmt::format("maps of {}x{} and {}x{} do not fit together", from.x, from.y, prev.x, prev.y);
+  const int inputs = static_cast<int>(layer.inputs.size());
+  if (inputs > 2 && (layer.alpha != 1 || layer.beta != 1)) return "several inputs with factors";
+  if (derivative_needs_input(layer.activation)) return fmt::format("activation={} cannot be cut into tiles", layer.activation);
+  for (int input = 1; input < inputs; ++input)
+    if (const Shape& from = input_shape(graph, layer, input); from.x / prev.x != from.y / prev.y || prev.x / from.x != prev.y / from.y)
+      return fmt::format("maps of {}x{} and {}x{} do not fit together", from.x, from.y, prev.x, prev.y);
   return {};
 }
 
@@ -37,7 +43,7 @@ std::string text(const Layer& layer) { return layer.activation; }
 
 constinit const Kind kShortcutKind{.name = "shortcut",
                                    .least_inputs = 2,
-                                   .most_inputs = 2,
+                                   .most_inputs = std::numeric_limits<int>::max(),
                                    .fault = fault,
                                    .input_box = input_box,
                                    .output_box = output_box,

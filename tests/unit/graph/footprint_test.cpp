@@ -23,7 +23,8 @@ Range part(Rng& rng, geometry::Index size) {
 
 // Windows with gaps between them, and reorg's scattered cells: a box may reach further than what is read.
 bool has_gaps(const graph::Layer& layer) {
-  return layer.kernel < layer.stride && (layer.kind == graph::LayerKind::kConvolutional || layer.kind == graph::LayerKind::kMaxpool);
+  return (layer.dilation > 1 || layer.kernel < std::max(layer.stride, layer.stride_x)) &&
+         (layer.kind == graph::LayerKind::kConvolutional || layer.kind == graph::LayerKind::kMaxpool);
 }
 
 }  // namespace

@@ -87,6 +87,23 @@ TEST_CASE("activations: slopes against central differences") {
   }
 }
 
+TEST_CASE("activations: slopes at the input are derivatives, those of AlexeyAB's dialect too") {
+  for (const Activation activation :
+       {Activation::kMish, Activation::kHardMish, Activation::kSwish, Activation::kRelu6, Activation::kLeaky, Activation::kLogistic})
+    for (float x = -12.03f; x < 25; x += 0.37f) {
+      INFO(to_string(activation), " at ", x);
+      const float h = 1e-2f;
+      const double slope = (static_cast<double>(activate(x + h, activation)) - activate(x - h, activation)) / (2. * h);
+      CHECK_NEAR(activation_slope_at(x, activation), slope, 1e-3);
+    }
+  CHECK_NEAR(activate(1, Activation::kMish), .865098388, 1e-6);
+  CHECK_NEAR(activate(1, Activation::kSwish), .731058579, 1e-6);
+  CHECK_NEAR(activate(-1, Activation::kHardMish), -.5, 1e-6);
+  CHECK(activate(7, Activation::kRelu6) == 6);
+  CHECK(activate(30, Activation::kMish) == 30);
+  CHECK_NEAR(activate(-100, Activation::kSwish), 0, 1e-6);
+}
+
 TEST_CASE("activations: NaN stays NaN where a bad training run must be noticed") {
   for (const Activation activation : {Activation::kLinear, Activation::kRelu, Activation::kLeaky, Activation::kRamp, Activation::kRelie,
                                       Activation::kLogistic, Activation::kTanh, Activation::kElu})
@@ -94,15 +111,15 @@ TEST_CASE("activations: NaN stays NaN where a bad training run must be noticed")
 }
 
 TEST_CASE("activations: names go both ways, unknown ones are refused with the list") {
-  for (int i = 0; i < 14; ++i) {
+  for (int i = 0; i < 18; ++i) {
     const auto activation = static_cast<Activation>(i);
     const auto parsed = activation_from_string(to_string(activation));
     REQUIRE(parsed.has_value());
     CHECK(*parsed == activation);
   }
-  const auto unknown = activation_from_string("swish");
+  const auto unknown = activation_from_string("maxout");
   REQUIRE_FALSE(unknown.has_value());
-  CHECK(unknown.error().message.find("swish") != std::string::npos);
+  CHECK(unknown.error().message.find("maxout") != std::string::npos);
   CHECK(unknown.error().message.find("leaky") != std::string::npos);
 }
 

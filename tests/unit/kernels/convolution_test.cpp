@@ -22,15 +22,17 @@ struct Case {
   Shape in_shape() const { return {shape.in_c, shape.in_y, shape.in_x}; }
   Shape out_shape() const { return {shape.out_c, shape.out_y(), shape.out_x()}; }
   Box input_needed() const {
-    return {out.n, {0, shape.in_c}, input_range(shape.window(), out.y, shape.in_y), input_range(shape.window(), out.x, shape.in_x)};
+    return {out.n, {0, shape.in_c}, input_range(shape.rows(), out.y, shape.in_y), input_range(shape.columns(), out.x, shape.in_x)};
   }
   Box delta_needed(Range channels) const {
-    return {in.n, channels, output_range(shape.window(), in.y, shape.out_y()), output_range(shape.window(), in.x, shape.out_x())};
+    return {in.n, channels, output_range(shape.rows(), in.y, shape.out_y()), output_range(shape.columns(), in.x, shape.out_x())};
   }
   std::string text() const {
     return "shape c" + std::to_string(shape.in_c) + " y" + std::to_string(shape.in_y) + " x" + std::to_string(shape.in_x) + " filters " +
            std::to_string(shape.out_c) + " kernel " + std::to_string(shape.kernel) + " stride " + std::to_string(shape.stride) + " pad " +
-           std::to_string(shape.pad) + " batch " + std::to_string(batch) + " out " + to_string(out) + " in " + to_string(in);
+           std::to_string(shape.pad) + " stride_x " + std::to_string(shape.stride_x) + " dilation " + std::to_string(shape.dilation) +
+           " groups " + std::to_string(shape.groups) + " batch " + std::to_string(batch) + " out " + to_string(out) + " in " +
+           to_string(in);
   }
 };
 
@@ -143,12 +145,86 @@ TEST_CASE("convolution: windows equal brute force") {
         if (o >= c.out.y.begin && o < c.out.y.end) inputs = geometry::hull(inputs, {i, i + 1});
         if (i >= c.in.y.begin && i < c.in.y.end) outputs = geometry::hull(outputs, {o, o + 1});
       }
-    CHECK(input_range(s.window(), c.out.y, s.in_y).contains(inputs));
-    CHECK(output_range(s.window(), c.in.y, s.out_y()).contains(outputs));
+    CHECK(input_range(s.rows(), c.out.y, s.in_y).contains(inputs));
+    CHECK(output_range(s.rows(), c.in.y, s.out_y()).contains(outputs));
     if (s.kernel >= s.stride) {
-      CHECK(input_range(s.window(), c.out.y, s.in_y) == inputs);
-      CHECK(output_range(s.window(), c.in.y, s.out_y()) == outputs);
+      CHECK(input_range(s.rows(), c.out.y, s.in_y) == inputs);
+      CHECK(output_range(s.rows(), c.in.y, s.out_y()) == outputs);
     }
+  }
+}
+
+// With groups, dilation and strides of their own along rows and columns.
+Case random_uneven_case(Random& random) {
+  Case c = random_case(random, 1, 17);
+  const int groups = static_cast<int>(uniform(random, 1, 4));
+  c.shape.groups = groups;
+  c.shape.in_c = groups * uniform(random, 1, 3), c.shape.out_c = groups * uniform(random, 1, 3);
+  c.shape.stride_x = static_cast<int>(uniform(random, 0, 3));
+  c.shape.dilation = static_cast<int>(uniform(random, 1, 3));
+  c.shape.pad *= static_cast<int>(uniform(random, 1, c.shape.dilation));
+  if (c.shape.out_y() < 1 || c.shape.out_x() < 1) c.shape.pad = static_cast<int>(c.shape.rows().reach());
+  c.out = {random_range(random, c.batch), random_range(random, c.shape.out_c), random_range(random, c.shape.out_y()),
+           random_range(random, c.shape.out_x())};
+  c.in.c = random_range(random, c.shape.in_c);
+  return c;
+}
+
+TEST_CASE("convolution: groups, dilation and two strides, every backend against the reference") {
+  for (unsigned seed = 1; seed <= 200; ++seed) {
+    CAPTURE(seed);
+    Random random(seed);
+    const Case c = random_uneven_case(random);
+    for (const Backend backend : fast_backends()) check_case(backend, c, random, 1 + static_cast<int>(seed % 3));
+  }
+}
+
+// The reference is the sum in words; its two gradients are those of <output, delta>, which is linear in each argument.
+TEST_CASE("convolution: the reference with groups, dilation and two strides is its definition and has its own derivatives") {
+  ThreadPool pool(1);
+  Scratch scratch;
+  for (unsigned seed = 1; seed <= 100; ++seed) {
+    CAPTURE(seed);
+    Random random(seed);
+    const Case c = random_uneven_case(random);
+    const ConvolutionShape& s = c.shape;
+    INFO(c.text());
+    const auto reference = make(Backend::kReference, s, pool, scratch);
+    const auto weights = random_values(random, static_cast<std::size_t>(s.weight_elements()));
+    const Box in = Box::whole(c.batch, c.in_shape()), out = Box::whole(c.batch, c.out_shape());
+    Tensor input(in), output(out), delta(out), delta_in(in);
+    input.randomize(random), delta.randomize(random);
+    reference->forward(input.view(), weights.data(), output.view(), out);
+    std::vector<float> gradient(weights.size());
+    reference->backward_weights(input.view(), delta.view(), out, gradient.data());
+    reference->backward_data(delta.view(), weights.data(), delta_in.view(), in, false);
+    const Index per_group = s.in_c / s.groups, stride_x = s.stride_x > 0 ? s.stride_x : s.stride;
+    double worst = 0, value = 0, by_weights = 0, by_input = 0;
+    Tensor& cells = output;
+    for (Index n = 0; n < c.batch; ++n)
+      for (Index k = 0; k < s.out_c; ++k)
+        for (Index y = 0; y < s.out_y(); ++y)
+          for (Index x = 0; x < s.out_x(); ++x) {
+            double sum = 0;
+            for (Index i = 0; i < per_group; ++i)
+              for (Index ky = 0; ky < s.kernel; ++ky)
+                for (Index kx = 0; kx < s.kernel; ++kx) {
+                  const Index in_y = y * s.stride - s.pad + ky * s.dilation, in_x = x * stride_x - s.pad + kx * s.dilation;
+                  if (in_y < 0 || in_y >= s.in_y || in_x < 0 || in_x >= s.in_x) continue;
+                  const auto w = static_cast<std::size_t>(((k * per_group + i) * s.kernel + ky) * s.kernel + kx);
+                  sum += static_cast<double>(weights[w]) * input.at(n, k / (s.out_c / s.groups) * per_group + i, in_y, in_x);
+                }
+            worst = std::max(worst, std::abs(sum - cells.at(n, k, y, x)));
+            value += sum * delta.at(n, k, y, x);
+          }
+    CHECK_SMALL(worst, 1e-5);
+    for (std::size_t i = 0; i < weights.size(); ++i) by_weights += static_cast<double>(weights[i]) * gradient[i];
+    for (Index n = 0; n < c.batch; ++n)
+      for (Index i = 0; i < s.in_c; ++i)
+        for (Index y = 0; y < s.in_y; ++y)
+          for (Index x = 0; x < s.in_x; ++x) by_input += static_cast<double>(input.at(n, i, y, x)) * delta_in.at(n, i, y, x);
+    CHECK_SMALL(std::abs(by_weights - value), 1e-4 * (1 + std::abs(value)));
+    CHECK_SMALL(std::abs(by_input - value), 1e-4 * (1 + std::abs(value)));
   }
 }
 

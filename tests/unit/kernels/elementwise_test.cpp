@@ -105,10 +105,20 @@ TEST_CASE("route: channels move by the offset, backward adds or overwrites") {
     delta_in.randomize(random, in_box);
     before = delta_in;
     const bool accumulate = seed % 2 == 0;
-    route_backward(output.view(), offset, delta_in.view(), in_box, accumulate, pool);
+    route_backward(output.view(), offset, {0, in.c}, delta_in.view(), in_box, accumulate, pool);
     CHECK(delta_in.same_outside(before, in_box));
     for_cells(in_box, [&](Index n, Index c, Index y, Index x) {
       equal = equal && delta_in.at(n, c, y, x) == (accumulate ? before.at(n, c, y, x) : 0) + output.at(n, c + offset, y, x);
+    });
+    CHECK(equal);
+
+    // Of a group: other channels get nothing.
+    const Range group = random_range(random, in.c);
+    before = delta_in;
+    route_backward(output.view(), offset, group, delta_in.view(), in_box, accumulate, pool);
+    for_cells(in_box, [&](Index n, Index c, Index y, Index x) {
+      const float part = group.contains({c, c + 1}) ? output.at(n, c + offset, y, x) : 0;
+      equal = equal && delta_in.at(n, c, y, x) == (accumulate ? before.at(n, c, y, x) : 0) + part;
     });
     CHECK(equal);
   }

@@ -18,7 +18,7 @@ struct Case {
 
   Shape in() const { return {channels, shape.in_y, shape.in_x}; }
   Box needed() const {
-    return {out.n, out.c, input_range(shape.window(), out.y, shape.in_y), input_range(shape.window(), out.x, shape.in_x)};
+    return {out.n, out.c, input_range(shape.rows(), out.y, shape.in_y), input_range(shape.columns(), out.x, shape.in_x)};
   }
 };
 
@@ -29,6 +29,7 @@ Case random_case(Random& random) {
     c.shape = {uniform(random, 1, 40), uniform(random, 1, 40), kSizes[uniform(random, 0, 6)], static_cast<int>(uniform(random, 1, 3)), 0};
     c.shape.pad = uniform(random, 0, 3) == 0 ? static_cast<int>(uniform(random, 0, c.shape.size)) : c.shape.size - 1;
   } while (c.shape.in_y + c.shape.pad < c.shape.size || c.shape.in_x + c.shape.pad < c.shape.size);
+  if (uniform(random, 0, 3) == 0) c.shape.stride_x = static_cast<int>(uniform(random, 1, 3));
   c.batch = uniform(random, 1, 2);
   c.channels = uniform(random, 1, 3);
   c.out = {random_range(random, c.batch), random_range(random, c.channels), random_range(random, c.shape.out_y()),
@@ -42,7 +43,7 @@ std::pair<float, int> maximum(const PoolShape& shape, Tensor& input, Index n, In
   int place = kNoWinner;
   for (int dy = 0; dy < shape.size; ++dy)
     for (int dx = 0; dx < shape.size; ++dx) {
-      const Index in_y = y * shape.stride - shape.pad / 2 + dy, in_x = x * shape.stride - shape.pad / 2 + dx;
+      const Index in_y = y * shape.stride - shape.pad / 2 + dy, in_x = x * shape.columns().stride - shape.pad / 2 + dx;
       if (in_y < 0 || in_y >= shape.in_y || in_x < 0 || in_x >= shape.in_x) continue;
       if (input.at(n, c, in_y, in_x) > best) {
         best = input.at(n, c, in_y, in_x);
@@ -77,11 +78,11 @@ TEST_CASE("maxpool: windows equal brute force") {
         if (i >= in.begin && i < in.end) outputs = geometry::hull(outputs, {o, o + 1});
       }
     // Windows may be wider than what is met (gaps between windows when stride > size), never narrower.
-    CHECK(input_range(c.shape.window(), c.out.y, c.shape.in_y).contains(inputs));
-    CHECK(output_range(c.shape.window(), in, c.shape.out_y()).contains(outputs));
+    CHECK(input_range(c.shape.rows(), c.out.y, c.shape.in_y).contains(inputs));
+    CHECK(output_range(c.shape.rows(), in, c.shape.out_y()).contains(outputs));
     if (c.shape.size >= c.shape.stride) {
-      CHECK(input_range(c.shape.window(), c.out.y, c.shape.in_y) == inputs);
-      CHECK(output_range(c.shape.window(), in, c.shape.out_y()) == outputs);
+      CHECK(input_range(c.shape.rows(), c.out.y, c.shape.in_y) == inputs);
+      CHECK(output_range(c.shape.rows(), in, c.shape.out_y()) == outputs);
     }
   }
 }
@@ -135,8 +136,8 @@ TEST_CASE("maxpool: forward and backward on boxes equal Darknet's loops") {
                       random_range(random, c.shape.in_x)};
     INFO("compute ", to_string(compute));
     const bool accumulate = seed % 2 == 0;
-    const Range out_y = output_range(c.shape.window(), compute.y, c.shape.out_y());
-    const Range out_x = output_range(c.shape.window(), compute.x, c.shape.out_x());
+    const Range out_y = output_range(c.shape.rows(), compute.y, c.shape.out_y());
+    const Range out_x = output_range(c.shape.columns(), compute.x, c.shape.out_x());
     Tensor delta_out(all), delta_in(Box{random_hull(random, compute.n, c.batch), random_hull(random, compute.c, c.channels),
                                         random_hull(random, compute.y, c.shape.in_y), random_hull(random, compute.x, c.shape.in_x)});
     delta_out.randomize(random, {compute.n, compute.c, out_y, out_x});
@@ -151,7 +152,7 @@ TEST_CASE("maxpool: forward and backward on boxes equal Darknet's loops") {
             const int place = whole_places.view().at(n, k, y, x);
             if (place == kNoWinner) continue;
             const Index in_y = y * c.shape.stride - c.shape.pad / 2 + place / c.shape.size;
-            const Index in_x = x * c.shape.stride - c.shape.pad / 2 + place % c.shape.size;
+            const Index in_x = x * c.shape.columns().stride - c.shape.pad / 2 + place % c.shape.size;
             if (compute.contains(Box{{n, n + 1}, {k, k + 1}, {in_y, in_y + 1}, {in_x, in_x + 1}}))
               expected.at(n, k, in_y, in_x) += delta_out.at(n, k, y, x);
           }

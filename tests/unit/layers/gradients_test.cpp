@@ -9,20 +9,22 @@
 #include "tests/support/random.hpp"
 
 using namespace tessera::layers;
+using tessera::kernels::activate;
+using tessera::kernels::activation_slope_at;
 
 TEST_CASE("activations that upstream lacks have their own derivative") {
   constexpr double kStep = 1e-3;
   for (const char* name : {"mish", "hard_mish", "swish", "relu6"}) {
-    const OwnActivation activation = *own_activation(name);
+    const auto activation = *own_activation(name);
     for (float x = -8.07f; x < 9; x += 0.11f) {
       const double difference =
           (activate(x + static_cast<float>(kStep), activation) - activate(x - static_cast<float>(kStep), activation)) / (2 * kStep);
-      CHECK_MESSAGE(std::abs(slope(x, activation) - difference) <= 3e-3, name, " at ", x);
+      CHECK_MESSAGE(std::abs(activation_slope_at(x, activation) - difference) <= 3e-3, name, " at ", x);
     }
   }
   CHECK_FALSE(own_activation("leaky"));
-  CHECK(activate(30, OwnActivation::kMish) == 30);
-  CHECK(activate(-100, OwnActivation::kSwish) == doctest::Approx(0));
+  CHECK(activate(30, tessera::kernels::Activation::kMish) == 30);
+  CHECK(activate(-100, tessera::kernels::Activation::kSwish) == doctest::Approx(0));
 }
 
 // AlexeyAB's gradients by w and h are those of the edges, twice those of the sizes (boxes.hpp).
