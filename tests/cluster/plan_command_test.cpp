@@ -72,6 +72,18 @@ TEST_CASE("plan -json is JSON that agrees with what was asked for") {
   CHECK(seconds == doctest::Approx(2 * (forward + backward) + reduce));
 }
 
+TEST_CASE("networks of the dialect are planned in tiles up to their first loss") {
+  const Workshop workshop;
+  const std::string folder = std::string(TESSERA_SOURCE_ROOT) + "/cfg/";
+  const std::vector<std::pair<const char*, std::size_t>> wrapped = {
+      {"yolov4-tiny.cfg", 30}, {"yolov4-tiny-3l.cfg", 30}, {"yolov4.cfg", 139}, {"yolov7-tiny.cfg", 90}};
+  for (const auto& [name, layers] : wrapped) {
+    CAPTURE(name);
+    const auto plan = nlohmann::json::parse(run(workshop, {folder + name, "-workers", "6", "-json"}, 0).out);
+    CHECK(plan["plan"]["owned"].size() == layers + 1);
+  }
+}
+
 TEST_CASE("what cannot be planned is an error that says why") {
   const Workshop workshop;
   CHECK(has(run(workshop, {"tiny.cfg", "-workers", "4", "-grid", "3x2"}, 1).err,

@@ -2,6 +2,10 @@
 #include <doctest/doctest.h>
 #include <fmt/format.h>
 
+#include <fstream>
+#include <iterator>
+#include <utility>
+
 #include "tests/support/training_run.hpp"
 
 using namespace tessera::testing;
@@ -118,6 +122,30 @@ pad=1
 activation=leaky
 
 )";
+
+// A file of cfg/ for these pictures: of their size, with their classes, for three iterations with steps that matter.
+std::string small_cfg(const std::string& name, const std::string& workers) {
+  std::ifstream file(std::string(TESSERA_SOURCE_ROOT) + "/cfg/" + name + ".cfg");
+  std::string text{std::istreambuf_iterator<char>(file), {}};
+  const std::vector<std::pair<std::string, std::string>> changes = {{"width = 416", "width = 64"},
+                                                                    {"height = 416", "height = 64"},
+                                                                    {"batch = 64", "batch = 4"},
+                                                                    {"subdivisions = 8", "subdivisions = 2"},
+                                                                    {"burn_in = 1000", "burn_in = 0"},
+                                                                    {"max_batches = 500200", "max_batches = 3"},
+                                                                    {"learning_rate = ", "learning_rate = 0.00002\n#"},
+                                                                    {"filters = 255", "filters = 21"},
+                                                                    {"classes = 80", "classes = 2"},
+                                                                    {"workers = local:4", "workers = " + workers},
+                                                                    {"grid = auto", workers == "none" ? "grid = auto" : "grid = 2x2"},
+                                                                    {"[distributed]", "[distributed]\nbackend = blas\nthreads = 1"}};
+  for (const auto& [from, to] : changes) {
+    std::size_t at = text.find(from);
+    REQUIRE(at != std::string::npos);
+    for (; at != std::string::npos; at = text.find(from, at + to.size())) text.replace(at, from.size(), to);
+  }
+  return text;
+}
 
 }  // namespace
 
@@ -273,5 +301,24 @@ TEST_CASE("AlexeyAB's dialect is trained in tiles with the result of one process
     TrainingRun run(folder, "workers", cfg);
     CHECK(run.worker_pids().size() == 4);
     check_same_result(run.finish(), expected);
+  }
+}
+
+TEST_CASE("yolov4-tiny of cfg/ is trained on four workers as by one process") {
+  const TrainingFolder folder;
+  TrainingCfg alone = with_workers(0), workers = with_workers(4);
+  alone.whole = small_cfg("yolov4-tiny", "none"), workers.whole = small_cfg("yolov4-tiny", "local:4");
+  TrainingRun run(folder, "workers", workers);
+  CHECK(run.worker_pids().size() == 4);
+  check_same_result(run.finish(120), train(folder, "alone", alone));
+}
+
+TEST_CASE("the other networks of the dialect in cfg/ are trained") {
+  const TrainingFolder folder;
+  for (const char* name : {"yolov4-tiny-3l", "yolov7-tiny"}) {
+    CAPTURE(name);
+    TrainingCfg cfg = with_workers(0);
+    cfg.whole = small_cfg(name, "none");
+    CHECK(seen_images(train(folder, name, cfg)) == 3 * 4);
   }
 }

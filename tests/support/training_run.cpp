@@ -132,6 +132,7 @@ std::string draw_picture(cv::Mat& picture, std::mt19937_64& random, int number) 
 }  // namespace
 
 std::string TrainingCfg::text() const {
+  if (!whole.empty()) return whole;
   std::string text = fmt::format(
       "[net]\nbatch={}\nsubdivisions={}\nwidth={}\nheight={}\nchannels=3\nmomentum=0.9\ndecay=0.0005\nhue=."
       "1\nsaturation=1.5\nexposure=1.5\n"

@@ -21,6 +21,7 @@ struct TrainingCfg {
   double learning_rate = 0.0002;
   bool random = false;
   std::string network;  // sections instead of the usual ones before the head
+  std::string whole;    // the text of the cfg instead of all of this
   bool heavy = false;   // with 5 million weights more, so that most of an iteration is summing gradients and sharing updates
   // Lines of the [distributed] section, for example "workers=local:4"; none: no section, this process alone.
   std::vector<std::string> distributed;
