@@ -48,3 +48,4 @@ done
 section avgpool
 section connected output="$classes" activation=linear
 section softmax
+[ "$part" != server ] || section gkt edge=gkt-resnet8.cfg

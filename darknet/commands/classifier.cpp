@@ -20,6 +20,7 @@
 #include "data/classifier_data.hpp"
 #include "data/image_file.hpp"
 #include "plugins/distill/distill_layer.hpp"
+#include "plugins/distill/gkt.hpp"
 
 namespace tessera::darknet {
 namespace {
@@ -82,9 +83,32 @@ base::Result<std::size_t> top_count(const Arguments& arguments, const cfg::DataF
 
 }  // namespace
 
+namespace {
+
+// A cfg with [gkt]: rounds between edges and a server instead of iterations.
+base::Result<int> train_in_rounds(const Arguments& arguments, const cfg::DataFile& data_file, const std::string& cfg_path) {
+  const auto seed = static_cast<std::uint64_t>(arguments.integer("seed", 1));
+  TESSERA_ASSIGN(LoadedNetwork loaded, load_network_file(cfg_path, seed));
+  TESSERA_ASSIGN(const std::vector<std::string> labels, read_labels_list(data_file, loaded.net->outputs));
+  TESSERA_ASSIGN(const std::unique_ptr<data::ImageSet> train, open_set(data_file, "train", labels));
+  TESSERA_ASSIGN(const std::unique_ptr<data::ImageSet> valid, open_set(data_file, "valid", labels));
+  std::unique_ptr<data::ImageSet> test;
+  if (!data_file.test.empty()) {
+    auto opened = data::open_image_set(data_file.test, labels);
+    if (!opened) return base::error(opened.error().code, "{}: {}", data_file.where("test"), opened.error().message);
+    test = std::move(*opened);
+  }
+  TESSERA_TRY(check_backup_folder(data_file.backup, data_file.where("backup"), weights_bytes(loaded.net.get())));
+  return distill::train_gkt(loaded, {data_file, cfg_path, seed, arguments.has("resume"), train.get(), valid.get(), test.get()});
+}
+
+}  // namespace
+
 base::Result<int> run_classifier_train(const Arguments& arguments) {
   const std::string cfg_path = arguments.operand(1);
   TESSERA_ASSIGN(const cfg::DataFile data_file, cfg::read_data_file(arguments.operand(0)));
+  if (const auto file = cfg::read_cfg_file(cfg_path); file && !file->sections.empty() && file->sections.back().name == "gkt")
+    return train_in_rounds(arguments, data_file, cfg_path);
   TESSERA_ASSIGN(const ResumePoint resume, resume_point(arguments.operand(2), arguments, data_file.backup, cfg_path));
   TESSERA_ASSIGN(LoadedNetwork loaded, load_network_file(cfg_path, resume.state.seed, gradients(arguments)));
   network* net = loaded.net.get();

@@ -71,7 +71,7 @@ std::string upstream_text(const cfg::Cfg& cfg) {
   int index = 0;
   for (const cfg::CfgSection& section : cfg.file.sections) {
     const std::string type(cfg::find_section_spec(section.name)->name);
-    if (type == "distributed") continue;
+    if (type == "distributed" || type == "gkt") continue;
     if (type != "net" && maker(cfg, section, type)) {
       text += own_text(section, index++);
       continue;

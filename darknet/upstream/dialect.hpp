@@ -9,7 +9,7 @@
 
 namespace tessera::darknet {
 
-// The text for upstream's parser: without [distributed] and amsgrad, [distill] as [softmax]. A layer of ours stands there as [upsample] with a stride that no real one has; it is replaced
+// The text for upstream's parser: without [distributed], [gkt] and amsgrad, [distill] as [softmax]. A layer of ours stands there as [upsample] with a stride that no real one has; it is replaced
 // as upstream makes it.
 std::string upstream_text(const cfg::Cfg& cfg);
 

@@ -29,11 +29,16 @@ void forward(layer l, network net) {
 void install(network* net, const cfg::Cfg& cfg) {
   const cfg::CfgSection& section = cfg.file.sections.back();
   if (section.name != "distill") return;
+  const DistillSettings defaults;
+  install(net, {static_cast<float>(section.real("temperature", defaults.temperature)),
+                static_cast<float>(section.real("alpha", defaults.alpha))});
+}
+
+void install(network* net, const DistillSettings& settings) {
   layer& l = net->layers[net->n - 1];
   TESSERA_CHECK(l.type == SOFTMAX, "layer {} is of kind {}", net->n - 1, static_cast<int>(l.type));
-  const DistillSettings defaults;
-  l.temperature = static_cast<float>(section.real("temperature", defaults.temperature));
-  l.alpha = static_cast<float>(section.real("alpha", defaults.alpha));
+  l.temperature = settings.temperature;
+  l.alpha = settings.alpha;
   l.forward = forward;
   net->truths = l.truths = truth_columns(l.outputs);
   std::free(net->truth);

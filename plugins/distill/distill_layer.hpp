@@ -4,6 +4,7 @@
 #include <darknet.h>
 #include "base/result.hpp"
 #include "cfg/cfg_check.hpp"
+#include "plugins/distill/distill_loss.hpp"
 
 namespace tessera::distill {
 
@@ -14,5 +15,7 @@ constexpr int truth_columns(int classes) { return 2 * classes + 1; }
 // Upstream has built [distill] as [softmax]: gives it its own functions and settings, and the network its truths. Does nothing
 // without [distill].
 void install(network* net, const cfg::Cfg& cfg);
+// The same for any network whose last layer is [softmax].
+void install(network* net, const DistillSettings& settings);
 
 }  // namespace tessera::distill

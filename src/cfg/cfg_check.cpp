@@ -59,6 +59,8 @@ class Checker {
         note(fail(section.line, "there is a second [net]; a cfg describes one network"));
       else if (type == "distributed")
         note(take_distributed(section));
+      else if (type == "gkt")
+        note(i + 1 == sections.size() ? base::Status() : fail(section.line, "[gkt] must be the last section"));
       else {
         now_.section = static_cast<int>(i);
         note(check_layer(type, section));

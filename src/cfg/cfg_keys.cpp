@@ -127,6 +127,13 @@ constexpr KeySpec kCrnn[] = {{"output_filters", kPositive},
 constexpr KeySpec kConnected[] = {{"output", kPositive}, {"activation", kActivation}, {"batch_normalize", kSwitch}};
 constexpr KeySpec kSoftmax[] = {{"groups", kPositive}, {"temperature", kReal}, {"tree", kText}, {"spatial", kReal}, {"noloss", kSwitch}};
 constexpr KeySpec kDistill[] = {{"temperature", kReal}, {"alpha", kReal}};  // our own (plugins/distill)
+// Our own, too; what they mean and their defaults: plugins/distill/gkt_settings.hpp.
+constexpr KeySpec kGkt[] = {{"edge", kText},         {"edges", kPositive},       {"lda", kReal},
+                            {"rounds", kPositive},   {"edge_epochs", kPositive}, {"server_epochs", kIntegers},
+                            {"temperature", kReal},  {"alpha", kReal},           {"transfer", kText},
+                            {"method", kText},       {"match", kText},           {"logits", kText},
+                            {"average", kSwitch},    {"features", kText},        {"images", kCount},
+                            {"valid_images", kCount}};
 constexpr KeySpec kYolo[] = {{"classes", kPositive},
                              {"num", kPositive},
                              {"mask", kIntegers},
@@ -260,6 +267,7 @@ constexpr SectionSpec kSections[] = {
     {"route", "", kRoute},
     {"upsample", "", kUpsample},
     {"distributed", "", kNoKeys},
+    {"gkt", "", kGkt},
     {"Gaussian_yolo", "", kGaussianYolo, kAlexey},
     {"scale_channels", "", kFrom, kAlexey},
     {"sam", "", kFrom, kAlexey},
@@ -280,7 +288,7 @@ const KeySpec* find_key(const SectionSpec& spec, std::string_view name) {
     return found == keys.end() ? nullptr : &*found;
   };
   if (const KeySpec* own = in(spec.keys)) return own;
-  return spec.name == "net" || spec.name == "distributed" ? nullptr : in(kLayerKeys);
+  return spec.name == "net" || spec.name == "distributed" || spec.name == "gkt" ? nullptr : in(kLayerKeys);
 }
 
 std::string one_of(std::span<const std::string_view> names) {
@@ -344,7 +352,7 @@ std::string unknown_key(const SectionSpec& spec, const CfgOption& option) {
   for (const KeySpec& key : spec.keys) names.emplace_back(key.name);
   if (spec.name == "distributed")
     for (const DistributedKey& key : distributed_keys()) names.emplace_back(key.name);
-  else if (spec.name != "net")
+  else if (spec.name != "net" && spec.name != "gkt")
     for (const KeySpec& key : kLayerKeys) names.emplace_back(key.name);
   const std::string near = base::nearest(option.key, names);
   return fmt::format("[{}] has no key '{}'{}", spec.name, base::quoted(option.key),
