@@ -42,7 +42,7 @@ STOCK_PROGRAM := $(TOP)/stock/darknet
 STOCK_O2_PROGRAM := $(TOP)/stock-O2/darknet
 
 .DEFAULT_GOAL := all
-.PHONY: all test check check-format check-tidy check-tree tables stock bench bench-shelf demo examples install clean distclean \
+.PHONY: all test check check-format check-tidy check-tree tables stock bench bench-shelf demo experiments-gkt examples install clean distclean \
   help format cluster-up cluster-down cluster-exec cluster-stats cluster-set cluster-cut cluster-heal
 
 help:
@@ -52,6 +52,7 @@ help:
 	  'make check      format, clang-tidy (of what changed), shell scripts, include rules, tables that are made from the code' \
 	  'make tables     write those tables again' \
 	  'make demo       train and show the example in examples/shapes' \
+	  'make experiments-gkt   knowledge transfer between small and large networks against its baselines, on Fashion-MNIST' \
 	  'make bench      build and run the benchmarks in tests/bench (BENCH="training layers" picks programs, BENCH_ARGS=--quick)' \
 	  'make cluster-up N=7 PROFILE=pi3   emulate a shelf of Raspberry Pis here (root; tests/bench/shelf/README.md); then' \
   '                cluster-exec I=1 CMD=..., cluster-set I=1 OPTIONS=..., cluster-cut I=1, cluster-heal I=1, cluster-stats, cluster-down' \
@@ -306,6 +307,9 @@ $(EXAMPLES): $(BUILD)/examples/%: $(BUILD)/obj/examples/%.o $(LIB_FORK) $(LIB_TE
 
 demo: $(PROGRAMS) $(EXAMPLES)
 	examples/shapes/run.sh
+
+experiments-gkt: $(PROGRAMS) $(EXAMPLES)
+	examples/fashion/experiments_gkt.sh
 
 install: $(PROGRAMS) $(VIDEO_LIBRARY)
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib
