@@ -118,8 +118,8 @@ class RangesEngine : public darknet::Engine {
       *net->seen += static_cast<std::size_t>(net->batch);
       net->train = 1;
       forward_network(net);
-      send_ahead(batch, (i + 1) * net->batch, next);
       backward_network(net);
+      send_ahead(batch, (i + 1) * net->batch, next);
       sum += *net->cost;
       if ((*net->seen / static_cast<std::size_t>(net->batch)) % static_cast<std::size_t>(net->subdivisions) == 0) {
         for (auto& session : sessions_)

@@ -334,8 +334,8 @@ bool Coordinator::may_send_ahead() const {
 }
 
 Status Coordinator::send_next_inputs(bool last) {
-  const std::uint64_t ahead = last ? 3 : 2;  // past the backward pass, and the update
-  static_assert(3 <= exec::Mailbox::kMostRunsAhead);
+  const std::uint64_t ahead = last ? 2 : 1;  // past the update
+  static_assert(2 <= exec::Mailbox::kMostRunsAhead);
   TESSERA_TRY(executor_.send_inputs(mailbox_, ahead));
   sent_ahead_ = {run_ + ahead, current_};
   return {};

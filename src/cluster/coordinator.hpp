@@ -55,9 +55,9 @@ class Coordinator {
   void bind(int node, program::Slot slot, float* data) { executor_.bind(node, slot, data); }
 
   [[nodiscard]] base::Status forward() { return run("forward"); }
-  // Between a forward pass and its backward pass: the inputs that are bound now are those of the next forward pass, with the
-  // same program, and leave already. `last`: as it will be said to backward(). Only when the coordinator itself computes
-  // nothing and so does not need the current inputs any more.
+  // After a backward pass, whose deltas go first: the inputs that are bound now are those of the next forward pass, with the same
+  // program, and leave already. `last`: as it was said to backward(). Only when the coordinator itself computes nothing and so
+  // does not need the current inputs any more.
   bool may_send_ahead() const;
   [[nodiscard]] base::Status send_next_inputs(bool last);
   // The next forward pass has other inputs than were sent.
