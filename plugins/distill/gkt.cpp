@@ -222,7 +222,9 @@ base::Status Training::edge_turn(std::size_t edge, int round, Store& store, doub
   std::unordered_map<std::uint64_t, const float*> taught;
   for (std::size_t i = 0; i < state_.ids[edge].size(); ++i) taught[state_.ids[edge][i]] = state_.logits[edge].data() + i * classes;
   const std::uint64_t seed = run_.seed * 1000003 + edge;
-  const auto epoch_number = [&](int r, int epoch) { return static_cast<std::uint64_t>(r * settings_.edge_epochs + epoch); };
+  const auto epoch_number = [&](int r, int epoch) {
+    return static_cast<std::uint64_t>(r) * static_cast<std::uint64_t>(settings_.edge_epochs) + static_cast<std::uint64_t>(epoch);
+  };
   const Ids before = epoch_order(parts_[edge], seed, epoch_number(round - 1, settings_.edge_epochs - 1));
   for (int epoch = 0; epoch < settings_.edge_epochs; ++epoch) {
     const Ids order = epoch_order(parts_[edge], seed, epoch_number(round, epoch));
