@@ -330,7 +330,8 @@ Status Coordinator::run(const std::string& pass) {
 }
 
 bool Coordinator::may_send_ahead() const {
-  return members_.size() > 1 && std::all_of(plan_.owned.begin(), plan_.owned.end(), [](const auto& boxes) { return boxes[0].empty(); });
+  return members_.size() > 1 && std::all_of(plan_.owned.begin(), plan_.owned.end(),
+                                            [&](const auto& boxes) { return boxes[static_cast<std::size_t>(plan_.host)].empty(); });
 }
 
 Status Coordinator::send_next_inputs(bool last) {

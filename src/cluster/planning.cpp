@@ -17,6 +17,7 @@ double needed_bytes(const program::Program& program) { return static_cast<double
 sim::DeviceProfile device_profile(sim::DeviceProfile base, const WorkerSpec& worker) {
   base.multiply_adds_per_second *= worker.speed;
   base.memory_bytes_per_second *= worker.speed;
+  base.byte_seconds /= worker.speed;
   if (worker.memory_mb > 0) base.memory_bytes = worker.memory_mb * kMebibyte;
   return base;
 }
@@ -30,7 +31,8 @@ sim::Forecast Planning::forecast(const plan::Plan& plan) const {
 double Planning::cost(const plan::Plan& plan) const { return cost(plan, input_.profiles); }
 
 double Planning::cost(const plan::Plan& plan, const std::vector<sim::DeviceProfile>& profiles) const {
-  const auto f = sim::simulate(input_.graph, program::compile(input_.graph, plan, program::Mode::kTrain), profiles);
+  const auto f =
+      sim::simulate(input_.graph, program::compile(input_.graph, plan, program::Mode::kTrain, program::Extent::kIteration), profiles);
   return f.fits ? f.seconds(input_.subdivisions) : std::numeric_limits<double>::infinity();
 }
 

@@ -1,9 +1,10 @@
 #include "program/compile.hpp"
 
+#include <array>
 #include <functional>
 #include <map>
 #include <optional>
-#include <tuple>
+#include <unordered_map>
 
 #include "base/check.hpp"
 #include "graph/footprint.hpp"
@@ -41,13 +42,15 @@ class Compiler {
         uses_(graph::uses(graph)),
         recomputed_(plan.forward_starts.size() + 1) {
     has_delta_.resize(graph.layers.size());
+    slots_.resize(graph.layers.size());
+    for (auto& numbers : slots_) numbers.fill(-1);
     program_.mode = mode;
     program_.self = self;
     program_.participants = plan.participants;
     program_.wire = plan.wire;
   }
 
-  Program compile() {
+  Program compile(Extent extent) {
     parameters();
     begin(Phase::kLoad), load();
     begin(Phase::kForward), forward();
@@ -55,6 +58,12 @@ class Compiler {
       begin(Phase::kBackward), backward();
       begin(Phase::kUpdate), update();
       begin(Phase::kShare), share();
+    }
+    if (extent == Extent::kIteration) {
+      bound_memory(program_);
+      return std::move(program_);
+    }
+    if (mode_ == Mode::kTrain) {
       begin(Phase::kGather), gather();
       begin(Phase::kScatterMomentum), scatter_momentum();
     }
@@ -126,15 +135,16 @@ class Compiler {
   // The buffer for (node, slot), made on first use. -1 when its box is empty.
   int buffer(int node, Slot slot, const Box& box, Storage storage = Storage::kArena) {
     if (box.empty()) return -1;
-    const auto found = slots_.find({node, slot});
-    if (found != slots_.end()) return found->second;
+    int& known = number(node, slot);
+    if (known >= 0) return known;
     program_.buffers.push_back({node, slot, box, static_cast<std::size_t>(box.elements()) * element_bytes(slot), storage, 0, -1, -1});
-    return slots_[{node, slot}] = static_cast<int>(program_.buffers.size()) - 1;
+    return known = static_cast<int>(program_.buffers.size()) - 1;
   }
-  bool has_buffer(int node, Slot slot) const { return slots_.contains({node, slot}); }
+  int& number(int node, Slot slot) { return slots_[at(node)][static_cast<std::size_t>(slot)]; }
+  bool has_buffer(int node, Slot slot) const { return slots_[at(node)][static_cast<std::size_t>(slot)] >= 0; }
 
   // Forgets the buffer, so that the next use of (node, slot) makes another one with a life of its own.
-  void retire(int node, Slot slot) { slots_.erase({node, slot}); }
+  void retire(int node, Slot slot) { number(node, slot) = -1; }
 
   int stored(int node) {
     if (is_input(node)) {
@@ -195,7 +205,9 @@ class Compiler {
 
   // Both ends count the transfers of a tensor between them.
   std::uint32_t transfer_number(Slot slot, int node, int peer, bool sends) {
-    const std::uint32_t count = transfers_[{slot, node, peer, sends}]++;
+    const auto key = (static_cast<std::uint64_t>(peer) << 32) | (static_cast<std::uint64_t>(slot) << 20) |
+                     (static_cast<std::uint64_t>(node) << 1) | static_cast<std::uint64_t>(sends);
+    const std::uint32_t count = transfers_[key]++;
     TESSERA_CHECK(count < kMostTransfers && node < kMostNodes, "{} transfers of node {}", count, node);
     return (static_cast<std::uint32_t>(slot) << 27) | (static_cast<std::uint32_t>(node) << 15) | count;
   }
@@ -836,7 +848,7 @@ class Compiler {
 
   // The output of a batch-normalised layer again, over all that this participant's weight gradients read.
   int remake_output(int node) {
-    if (has_buffer(node, Slot::kActive)) return slots_.at({node, Slot::kActive});
+    if (has_buffer(node, Slot::kActive)) return number(node, Slot::kActive);
     Box box;
     for (const Use& use : uses_[at(node)])
       if (graph_[use.layer].trainable() && graph_[use.layer].backward)
@@ -995,11 +1007,11 @@ class Compiler {
   const std::vector<std::vector<Use>> uses_;
   Program program_;
   Phase phase_ = Phase::kLoad;
-  Steps* steps_ = nullptr;                                               // of the phase
-  std::map<std::pair<int, Slot>, int> slots_;                            // buffers by node
-  std::map<std::tuple<Slot, int, int, bool>, std::uint32_t> transfers_;  // by slot, node, peer, direction
-  Steps sent_early_;                                                     // receives of the next forward group
-  std::vector<bool> recomputed_;                                         // [forward group]
+  Steps* steps_ = nullptr;                                      // of the phase
+  std::vector<std::array<int, kSlots>> slots_;                  // buffers by node; -1: none
+  std::unordered_map<std::uint64_t, std::uint32_t> transfers_;  // by slot, node, peer, direction
+  Steps sent_early_;                                            // receives of the next forward group
+  std::vector<bool> recomputed_;                                // [forward group]
   Steps delayed_;
   Steps unsummed_;               // what waits for the last round of a reduction
   std::vector<bool> has_delta_;  // [node]: something was written to the delta
@@ -1007,18 +1019,18 @@ class Compiler {
 
 }  // namespace
 
-Program compile(const Graph& graph, const Plan& plan, const Regions& regions, Mode mode, int self) {
-  return Compiler(graph, plan, regions, mode, self).compile();
+Program compile(const Graph& graph, const Plan& plan, const Regions& regions, Mode mode, int self, Extent extent) {
+  return Compiler(graph, plan, regions, mode, self).compile(extent);
 }
 
 Program compile(const Graph& graph, const Plan& plan, Mode mode, int self) {
   return compile(graph, plan, program::regions(graph, plan, mode), mode, self);
 }
 
-ProgramSet compile(const Graph& graph, const Plan& plan, Mode mode) {
+ProgramSet compile(const Graph& graph, const Plan& plan, Mode mode, Extent extent) {
   const Regions regions = program::regions(graph, plan, mode);
   ProgramSet set{mode, {}};
-  for (int p = 0; p < plan.participants; ++p) set.programs.push_back(compile(graph, plan, regions, mode, p));
+  for (int p = 0; p < plan.participants; ++p) set.programs.push_back(compile(graph, plan, regions, mode, p, extent));
   return set;
 }
 

@@ -61,7 +61,10 @@ std::size_t place(std::vector<Buffer>& buffers, Order before) {
 
 }  // namespace
 
-void plan_memory(Program& program) {
+namespace {
+
+// The number of steps in which tensors live.
+int note_lives(Program& program) {
   int index = 0;
   for (const Phase phase : {Phase::kLoad, Phase::kForward, Phase::kBackward})
     for (const Step& step : program.steps(phase)) {
@@ -70,6 +73,25 @@ void plan_memory(Program& program) {
     }
   for (Buffer& buffer : program.buffers)
     if (buffer.storage == Storage::kKept) buffer.first_step = 0, buffer.last_step = std::max(0, index - 1);
+  return std::max(1, index);
+}
+
+}  // namespace
+
+void bound_memory(Program& program) {
+  std::vector<std::ptrdiff_t> change(static_cast<std::size_t>(note_lives(program)) + 1);
+  for (const Buffer& buffer : program.buffers) {
+    if (!in_arena(buffer) || buffer.first_step < 0) continue;
+    change[static_cast<std::size_t>(buffer.first_step)] += static_cast<std::ptrdiff_t>(buffer.bytes);
+    change[static_cast<std::size_t>(buffer.last_step) + 1] -= static_cast<std::ptrdiff_t>(buffer.bytes);
+  }
+  std::ptrdiff_t most = 0, live = 0;
+  for (const std::ptrdiff_t by : change) most = std::max(most, live += by);
+  program.arena_bytes = static_cast<std::size_t>(most);
+}
+
+void plan_memory(Program& program) {
+  note_lives(program);
   // The best placement is a hard problem; of a few greedy ones the smallest is usually within some percent of it.
   bool first = true;
   for (Order order : {larger_first, longer_life_first, more_memory_time_first, earlier_first}) {

@@ -62,6 +62,7 @@ enum class Slot : std::uint8_t {
   kBiasMomentum,
   kScaleMomentum,
 };
+inline constexpr std::size_t kSlots = static_cast<std::size_t>(Slot::kScaleMomentum) + 1;
 const char* to_string(Slot slot);
 
 // Where a buffer's memory comes from.

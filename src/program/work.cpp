@@ -10,7 +10,10 @@ namespace {
 
 constexpr std::uint64_t kFloat = sizeof(float), kHalf = 2;
 std::uint64_t cells(const Box& box) { return static_cast<std::uint64_t>(box.elements()); }
-std::uint64_t weight_bytes(const Graph& graph, int node) { return static_cast<std::uint64_t>(graph.weights(node)) * kFloat; }
+// Of the filters that a step computes with.
+std::uint64_t weight_bytes(const Graph& graph, int node, const geometry::Range& filters) {
+  return static_cast<std::uint64_t>(graph.weights(node) / graph[node].out.c * filters.size()) * kFloat;
+}
 
 // Multiply-adds for the delta of `in` cells of a convolution's input: each gets a part from the outputs whose window it
 // is in, (kernel / stride)² of them on average, of `filters` output channels.
@@ -26,7 +29,7 @@ std::uint64_t forward_bytes(const Graph& graph, const Step& step) {
   const std::uint64_t out = cells(step.box) * kFloat;
   switch (step.op) {
     case Op::kConvolution:
-      return out + cells(graph::input_box(graph, step.node, 0, step.box)) * kFloat + weight_bytes(graph, step.node);
+      return out + cells(graph::input_box(graph, step.node, 0, step.box)) * kFloat + weight_bytes(graph, step.node, step.box.c);
     case Op::kMoments:
       return out;
     case Op::kMaxpool:
@@ -51,14 +54,13 @@ std::uint64_t backward_bytes(const Graph& graph, const Step& step) {
     case Op::kNormDelta:
       return 3 * delta;
     case Op::kConvolutionWeights:
-      return delta + cells(graph::input_box(graph, step.node, 0, step.box)) * kFloat + 2 * weight_bytes(graph, step.node);
+      return delta + cells(graph::input_box(graph, step.node, 0, step.box)) * kFloat + 2 * weight_bytes(graph, step.node, step.box.c);
     default:
       break;
   }
   const std::uint64_t from = cells(graph::output_box(graph, step.node, step.input, step.box));
   std::uint64_t bytes = (step.accumulate ? 2 : 1) * delta + from * kFloat;
   if (step.op == Op::kMaxpoolBackward) bytes += from;
-  if (step.op == Op::kConvolutionData) bytes += weight_bytes(graph, step.node);
   return bytes;
 }
 
@@ -119,7 +121,8 @@ Work work(const Graph& graph, const Program& program, const Step& step) {
       return {0, forward_bytes(graph, step)};
     case Op::kConvolutionData: {
       const auto filters = static_cast<std::uint64_t>(program.buffer(step.a).box.c.size());
-      return {data_multiply_adds(graph, step.node, step.box, filters), backward_bytes(graph, step)};
+      return {data_multiply_adds(graph, step.node, step.box, filters),
+              backward_bytes(graph, step) + weight_bytes(graph, step.node, program.buffer(step.a).box.c)};
     }
     case Op::kConvolutionWeights:
       return {static_cast<std::uint64_t>(graph::multiply_adds(graph, step.node, step.box)), backward_bytes(graph, step)};

@@ -19,10 +19,10 @@ constexpr double kLocalMessageSeconds = 60e-6;
 
 const std::vector<NamedProfile>& named_profiles() {
   static const std::vector<NamedProfile> profiles = {
-      {"pi3", "Raspberry Pi 3B, 94 Mbit/s", {3.5e9, 2e9, 94 * kMegabit, 300e-6, 1 * kGigabyte}},
-      {"pi3+", "Raspberry Pi 3B+, 224 Mbit/s", {4e9, 2e9, 224 * kMegabit, 300e-6, 1 * kGigabyte}},
-      {"pi4", "Raspberry Pi 4, 900 Mbit/s", {12e9, 4e9, 900 * kMegabit, 200e-6, 2 * kGigabyte}},
-      {"pi5", "Raspberry Pi 5, 900 Mbit/s", {30e9, 9e9, 900 * kMegabit, 150e-6, 4 * kGigabyte}},
+      {"pi3", "Raspberry Pi 3B, 94 Mbit/s", {9e9, 2e9, 94 * kMegabit, 300e-6, 1 * kGigabyte, 20e-9}},
+      {"pi3+", "Raspberry Pi 3B+, 224 Mbit/s", {10e9, 2e9, 224 * kMegabit, 300e-6, 1 * kGigabyte, 20e-9}},
+      {"pi4", "Raspberry Pi 4, 900 Mbit/s", {14e9, 4e9, 900 * kMegabit, 200e-6, 2 * kGigabyte, 5e-9}},
+      {"pi5", "Raspberry Pi 5, 900 Mbit/s", {37e9, 9e9, 900 * kMegabit, 150e-6, 4 * kGigabyte, 2e-9}},
   };
   return profiles;
 }
@@ -38,7 +38,7 @@ base::Result<DeviceProfile> named_profile(std::string_view name) {
 
 DeviceProfile same_machine_profile(int cores, int devices) {
   const double share = static_cast<double>(std::max(1, cores)) / std::max(1, devices);
-  return {kCoreMultiplyAdds * share, kCoreMemoryBytes * share, kLocalLinkBytes, kLocalMessageSeconds, 0};
+  return {kCoreMultiplyAdds * share, kCoreMemoryBytes * share, kLocalLinkBytes, kLocalMessageSeconds, 0, 0};
 }
 
 }  // namespace tessera::sim

@@ -100,7 +100,8 @@ class Run {
     const auto work = program::work(graph_, set_.programs[at(p)], step);
     const DeviceProfile& profile = profiles_[at(p)];
     const double seconds = std::max(static_cast<double>(work.multiply_adds) / profile.multiply_adds_per_second,
-                                    static_cast<double>(work.memory_bytes) / profile.memory_bytes_per_second);
+                                    static_cast<double>(work.memory_bytes) / profile.memory_bytes_per_second) +
+                           static_cast<double>(program::message_bytes(set_.programs[at(p)], step)) * profile.byte_seconds;
     runs_[at(p)].clock += seconds;
     devices_[at(p)].busy_seconds += seconds;
     devices_[at(p)].multiply_adds += work.multiply_adds;
@@ -129,7 +130,7 @@ class Simulator {
 
   // Seconds of a part of an iteration, by what it consists of.
   struct Part {
-    bool update = false, forward = false, backward = false, reduces = false;
+    bool update = false, load_first = false, forward = false, backward = false, reduces = false, load_last = false;
   };
   double seconds(const Part& part, std::vector<DeviceForecast>& devices) const {
     std::vector<Steps> steps;
@@ -157,8 +158,10 @@ class Simulator {
         steps.push_back(&step);
       }
     };
-    if (part.forward) add(Phase::kLoad), add(Phase::kForward);
+    if (part.load_first) add(Phase::kLoad);
+    if (part.forward) add(Phase::kForward);
     if (part.backward) add(Phase::kBackward);
+    if (part.load_last) add(Phase::kLoad);
     for (const auto& [node, rest] : fresh) steps.insert(steps.end(), rest.begin(), rest.end());
     return steps;
   }
@@ -167,6 +170,16 @@ class Simulator {
   const ProgramSet& set_;
   const std::vector<DeviceProfile>& profiles_;
 };
+
+// Who makes inputs for others needs them for its own tiles, too.
+bool makers_compute(const ProgramSet& programs) {
+  return std::any_of(programs.programs.begin(), programs.programs.end(), [](const Program& program) {
+    const auto& load = program.steps(Phase::kLoad);
+    const auto& forward = program.steps(Phase::kForward);
+    return std::any_of(load.begin(), load.end(), program::is_send) &&
+           std::any_of(forward.begin(), forward.end(), [](const Step& s) { return s.op > program::Op::kReceive; });
+  });
+}
 
 }  // namespace
 
@@ -178,14 +191,16 @@ Forecast simulate(const Graph& graph, const ProgramSet& programs, const std::vec
   double whole = 0;
   if (programs.mode == program::Mode::kTrain) {
     std::vector<DeviceForecast> not_counted(profiles.size());
-    forecast.forward_seconds = simulator.seconds({.forward = true}, not_counted);
-    forecast.backward_seconds = simulator.seconds({.backward = true}, not_counted);
+    // Who computes nothing sends the next pass's inputs during back-propagation.
+    const bool first = makers_compute(programs), ahead = !first;
+    forecast.forward_seconds = simulator.seconds({.load_first = first, .forward = true}, not_counted);
+    forecast.backward_seconds = simulator.seconds({.backward = true, .load_last = ahead}, not_counted);
     // Everybody has summed before anybody updates: an iteration begins with the update of the one before.
-    whole = simulator.seconds({.update = true, .forward = true}, forecast.devices) +
-            simulator.seconds({.backward = true, .reduces = true}, forecast.devices);
+    whole = simulator.seconds({.update = true, .load_first = first, .forward = true}, forecast.devices) +
+            simulator.seconds({.backward = true, .reduces = true, .load_last = ahead}, forecast.devices);
     forecast.reduce_seconds = whole - forecast.forward_seconds - forecast.backward_seconds;
   } else {
-    whole = forecast.forward_seconds = simulator.seconds({.forward = true}, forecast.devices);
+    whole = forecast.forward_seconds = simulator.seconds({.load_first = true, .forward = true}, forecast.devices);
   }
   for (std::size_t p = 0; p < profiles.size(); ++p) {
     DeviceForecast& device = forecast.devices[p];

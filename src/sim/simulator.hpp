@@ -4,7 +4,7 @@
 // memory traffic. A send packs its message and goes on; messages leave a participant one after the other in program
 // order, occupy the link at each end for their bytes at that end's speed, and arrive message_seconds after their last
 // byte. What a participant receives shares its incoming link, with precedence for what its program takes first. A
-// receive waits for its message, then unpacks it.
+// receive waits for its message, then unpacks it. Both ends give computing time to every byte beside its copies.
 //
 // Each number that goes in can only push the moments that come out one way: a faster device or link never makes a
 // forecast longer.
@@ -20,11 +20,12 @@ namespace tessera::sim {
 
 // What one participant can do. The defaults are a Raspberry Pi 3 (profiles.hpp).
 struct DeviceProfile {
-  double multiply_adds_per_second = 3.5e9;  // of convolutions
-  double memory_bytes_per_second = 2e9;     // of everything else
-  double link_bytes_per_second = 11.75e6;   // each way
-  double message_seconds = 300e-6;          // per message, beside its bytes
-  double memory_bytes = 0;                  // for tensors and parameters; 0: not limited
+  double multiply_adds_per_second = 9e9;   // of convolutions
+  double memory_bytes_per_second = 2e9;    // of everything else
+  double link_bytes_per_second = 11.75e6;  // each way
+  double message_seconds = 300e-6;         // per message, beside its bytes
+  double memory_bytes = 0;                 // for tensors and parameters; 0: not limited
+  double byte_seconds = 20e-9;             // of computing time to send or receive a byte
 };
 
 // Of one iteration of one pass: load, forward, the last backward, update and share.
@@ -41,7 +42,7 @@ struct DeviceForecast {
 
 struct Forecast {
   double forward_seconds = 0;   // of any pass but the first: fresh parameters are there
-  double backward_seconds = 0;  // of any pass but the last: nothing is reduced
+  double backward_seconds = 0;  // of any pass but the last: nothing is reduced; the next pass's inputs travel meanwhile
   double reduce_seconds = 0;    // what summing gradients, the update and fresh parameters add; once per iteration
   bool fits = true;             // every device's memory
   std::vector<DeviceForecast> devices;

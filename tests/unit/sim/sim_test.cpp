@@ -131,7 +131,7 @@ TEST_CASE("two devices exchange one row of halo each way, and the result comes b
   const Graph graph = chain({1, 4, 4}, {{1, 3, 1}, {1, 3, 1}});
   const auto plan = bands(graph, 2);
   constexpr double kBytesPerSecond = 100, kMessage = 0.25;
-  const std::vector<DeviceProfile> profiles(2, {kEndless, kEndless, kBytesPerSecond, kMessage, 0});
+  const std::vector<DeviceProfile> profiles(2, {kEndless, kEndless, kBytesPerSecond, kMessage, 0, 0});
   const Forecast f = forecast(graph, plan, Mode::kTest, profiles);
   constexpr std::uint64_t kRow = 4 * sizeof(float);
   // The coordinator sends three rows of the image and row 1 of layer 0.
