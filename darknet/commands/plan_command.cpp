@@ -128,6 +128,16 @@ std::vector<int> channel_layers(const graph::Graph& graph, const plan::Plan& pla
   return layers;
 }
 
+// As the key `channels` takes them.
+std::string runs_text(const std::vector<int>& layers) {
+  std::string text;
+  for (std::size_t i = 0, last = 0; i < layers.size(); i = last + 1) {
+    for (last = i; last + 1 < layers.size() && layers[last + 1] == layers[last] + 1;) ++last;
+    text += fmt::format("{}{}-{}", text.empty() ? "" : ",", layers[i], layers[last]);
+  }
+  return text;
+}
+
 // Of the device that needs most, for tensors, weights and momentum.
 double largest_memory(const sim::Forecast& f) {
   std::size_t largest = 0;
@@ -194,7 +204,7 @@ void print_outcome(const Subject& subject, const Cluster& cluster, const Outcome
              subject.batch == 1 ? "" : "s", cluster.input().devices.size(), cluster.input().devices.size() == 1 ? "" : "s",
              grid.rows.size(), grid.columns.size(), grid.samples.size());
   const auto channels = channel_layers(subject.graph, outcome.plan);
-  fmt::print("channels = {}\n", channels.empty() ? "off" : fmt::format("{}-{}", channels.front(), channels.back()));
+  fmt::print("channels = {}\n", channels.empty() ? "off" : runs_text(channels));
   fmt::print("forward_groups = {}\nbackward_groups = {}\n\n", fmt::join(sources(subject.graph, outcome.plan.forward_starts), ","),
              fmt::join(sources(subject.graph, outcome.plan.backward_ends), ","));
   fmt::print("{}\n{}\n", program::layers_table(subject.graph, outcome.plan),

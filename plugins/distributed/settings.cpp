@@ -52,11 +52,15 @@ base::Status set_channels(const cfg::Channels& channels, const graph::Graph& gra
                                                                   : Cut::kNodes;
   if (request.channels != Cut::kNodes) return {};
   const geometry::Index first = graph.first_layer(), offset = first - graph[graph.first_layer()].source;
-  const geometry::Index begin = channels.first + offset, end = channels.last < 0 ? graph.size() : channels.last + offset + 1;
-  if (begin < first || end > graph.size() || begin >= end)
+  for (const cfg::Channels::Run& run : channels.runs) {
+    const geometry::Index begin = run.first + offset, end = run.last < 0 ? graph.size() : run.last + offset + 1;
+    if (begin >= first && end <= graph.size() && begin < end) {
+      request.channel_nodes.push_back({begin, end});
+      continue;
+    }
     return base::error(ErrorCode::kInvalidArgument, "{}: not all of these layers are wrapped; name layers from {} to {}, or write auto",
                        channels.where, graph[graph.first_layer()].source, graph.layers.back().source);
-  request.channel_nodes = {begin, end};
+  }
   return {};
 }
 

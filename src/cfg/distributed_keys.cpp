@@ -98,16 +98,28 @@ base::Status read_channels(const Entry& entry, Channels& channels) {
   if (entry.value == "auto") return {};
   channels.kind = entry.value == "off" ? Kind::kOff : Kind::kListed;
   if (channels.kind == Kind::kOff) return {};
-  const std::string_view text = entry.value;
-  const char* const end = text.data() + text.size();
-  auto [rest, error] = std::from_chars(text.data(), end, channels.first);
-  bool good = error == std::errc() && channels.first >= 0;
-  if (good && rest != end) {
-    const auto last =
-        *rest == '-' ? std::from_chars(rest + 1, end, channels.last) : std::from_chars_result{rest, std::errc::invalid_argument};
-    good = last.ec == std::errc() && last.ptr == end && channels.last >= channels.first;
+  const char* const end = entry.value.data() + entry.value.size();
+  bool good = true;
+  for (const char* rest = entry.value.data(); good; ++rest) {
+    Channels::Run run;
+    const auto number = [&](int& layer) {
+      const auto [after, error] = std::from_chars(rest, end, layer);
+      rest = after;
+      return error == std::errc() && layer > (channels.runs.empty() ? -1 : channels.runs.back().last);
+    };
+    good = number(run.first);
+    if (good && rest != end && *rest == '-') {
+      ++rest;
+      good = number(run.last) && run.last >= run.first;
+    } else if (!channels.runs.empty() || rest != end) {
+      run.last = run.first;
+    }
+    channels.runs.push_back(run);
+    if (rest == end) break;
+    good = good && *rest == ',';
   }
-  return good ? base::Status() : entry.fail("no layers; write auto, off, the first layer (12), or the first and the last (12-14)");
+  return good ? base::Status()
+              : entry.fail("no layers; write auto, off, the first layer (12), the first and the last (12-14), or a list (8,12-14)");
 }
 
 // `when`: what makes auto on.
@@ -143,7 +155,7 @@ constexpr DistributedKey kKeys[] = {
      [](const Entry& e, Settings& s) { return read_groups(e, "first", s.forward_groups); }},
     {"backward_groups", "`auto`, `each`, `one`, `5,9,15`", "`auto`", "the last layer of each fused group of back-propagation",
      "time, memory", [](const Entry& e, Settings& s) { return read_groups(e, "last", s.backward_groups); }},
-    {"channels", "`auto`, `off`, `12`, `12-13`", "`auto`: where it pays, with `grid = auto`",
+    {"channels", "`auto`, `off`, `12`, `12-13`, `8,12-13`", "`auto`: where it pays, with `grid = auto`",
      "layers that are cut along channels instead (12: from there on)", "time, memory",
      [](const Entry& e, Settings& s) { return read_channels(e, s.channels); }},
     {"memory_mb", "MB", "0: what each device reports", "limit per device; a plan that needs more is refused", "which plan is chosen",

@@ -29,7 +29,10 @@ struct Groups {
 struct Channels {
   enum class Kind { kAuto, kOff, kListed };
   Kind kind = Kind::kAuto;
-  int first = 0, last = -1;  // last -1: of the range
+  struct Run {
+    int first = 0, last = -1;  // last -1: of the range
+  };
+  std::vector<Run> runs;  // ascending
   std::string where;
 };
 

@@ -21,7 +21,7 @@ constexpr double kEquallyGood = 0.995;
 // Grids whose groups are searched for, out of those that were looked at.
 constexpr std::size_t kGridsSearched = 2;
 constexpr int kEvaluationsForFewer = 40;
-constexpr int kEvaluationsForChannels = 80;
+constexpr int kEvaluationsForChannels = 120;
 // Before the best layer to begin with: pooling and the like, which pay with what comes before them.
 constexpr int kLayersLookedFurther = 6;
 
@@ -99,34 +99,60 @@ Segment deal(const Grid& grid, const std::vector<Device>& devices, int end) {
   return segment;
 }
 
-// `layout`, a single segment, with these nodes cut along channels instead.
-Layout cut_channels(Layout layout, geometry::Range nodes, const std::vector<Device>& devices, const Graph& graph) {
-  if (nodes.empty()) return layout;
-  const Segment grid = layout.segments.front();
-  Segment channels;
-  channels.end = static_cast<int>(nodes.end);
-  channels.cut.channels.clear();
+// Which nodes are cut along channels instead of by the grid, by groups of devices that have `samples` parts of the batch.
+struct ByChannel {
+  std::vector<bool> nodes;  // none: empty
+  std::size_t samples = 1;
+
+  static ByChannel ranges(const Graph& graph, const std::vector<geometry::Range>& ranges, std::size_t samples) {
+    ByChannel result{std::vector<bool>(graph.layers.size()), samples};
+    for (const geometry::Range& range : ranges)
+      for (auto node = range.begin; node < range.end; ++node) result.nodes[static_cast<std::size_t>(node)] = true;
+    return result;
+  }
+  bool operator[](int node) const { return nodes[static_cast<std::size_t>(node)]; }
+};
+
+// Cells go through samples first, as the grid's: who shares samples there shares them here.
+Segment channel_segment(std::size_t samples, const std::vector<Device>& devices) {
+  Segment segment;
+  const std::size_t parts = devices.size() / samples;
+  segment.cut.samples.assign(samples, 0.0);
+  segment.cut.channels.assign(parts, 0.0);
   for (const Device& device : fastest_first(devices)) {
-    channels.participants.push_back(device.participant);
-    channels.cut.channels.push_back(device.speed);
+    const std::size_t cell = segment.participants.size();
+    segment.participants.push_back(device.participant);
+    segment.cut.samples[cell / parts] += device.speed;
+    segment.cut.channels[cell % parts] += device.speed;
   }
+  return segment;
+}
+
+// `layout` with the cut of its first segment for all nodes but those.
+Layout cut_channels(Layout layout, const ByChannel& by_channel, const std::vector<Device>& devices, const Graph& graph) {
+  if (by_channel.nodes.empty()) return layout;
+  const Segment grid = layout.segments.front(), channels = channel_segment(by_channel.samples, devices);
   layout.segments.clear();
-  if (nodes.begin > graph.first_layer()) {
-    layout.segments.push_back(grid);
-    layout.segments.back().end = static_cast<int>(nodes.begin);
+  for (int node = graph.first_layer(); node < graph.size(); ++node) {
+    if (node > graph.first_layer() && by_channel[node] == by_channel[node - 1]) continue;
+    if (node > graph.first_layer()) layout.segments.back().end = node;
+    layout.segments.push_back(by_channel[node] ? channels : grid);
   }
-  layout.segments.push_back(channels);
-  if (nodes.end < graph.size()) layout.segments.push_back(grid);
+  layout.segments.back().end = graph.size();
   return layout;
 }
 
+std::size_t sample_cuts(const Choice& choice) { return choice.layout.segments.front().cut.samples.size(); }
+
 // Better, or as good with samples less cut.
 bool beats(const Choice& a, const Choice& b) {
-  const auto cuts = [](const Choice& choice) { return choice.layout.segments.front().cut.samples.size(); };
-  return a.seconds < (cuts(a) > cuts(b) ? kSampleCutGain * b.seconds : b.seconds);
+  return a.seconds < (sample_cuts(a) > sample_cuts(b) ? kSampleCutGain * b.seconds : b.seconds);
 }
 
-Choice search(const std::vector<Grid>& grids, const std::vector<Device>& devices, Layout layout, OpenGroups open, Evaluator& evaluate) {
+// The best choice first; behind it the best of other numbers of parts along samples, as far as looked at: what loses with the last layers
+// cut by the grid may win with their channels cut.
+std::vector<Choice> search(const std::vector<Grid>& grids, const std::vector<Device>& devices, Layout layout, OpenGroups open,
+                           Evaluator& evaluate) {
   std::vector<Choice> choices;
   for (const Grid& grid : grids) {
     layout.segments = {deal(grid, devices, evaluate.graph().size())};
@@ -134,9 +160,12 @@ Choice search(const std::vector<Grid>& grids, const std::vector<Device>& devices
   }
   std::stable_sort(choices.begin(), choices.end(), [](const Choice& a, const Choice& b) { return a.seconds < b.seconds; });
   // The best without cuts along samples stays in the race, since it is preferred when it comes near.
-  const auto whole_samples =
-      std::find_if(choices.begin(), choices.end(), [](const Choice& c) { return c.layout.segments.front().cut.samples.size() == 1; });
+  const auto whole_samples = std::find_if(choices.begin(), choices.end(), [](const Choice& c) { return sample_cuts(c) == 1; });
   if (whole_samples != choices.end()) std::rotate(choices.begin(), whole_samples, whole_samples + 1);
+  std::vector<Choice> others;
+  for (const Choice& choice : choices)
+    if (std::none_of(others.begin(), others.end(), [&](const Choice& o) { return sample_cuts(o) == sample_cuts(choice); }))
+      others.push_back(choice);
   choices.resize(std::min(choices.size(), kGridsSearched));
   Choice best;
   for (std::size_t i = 0; i < choices.size(); ++i) {
@@ -144,35 +173,101 @@ Choice search(const std::vector<Grid>& grids, const std::vector<Device>& devices
     Choice found = descend(std::move(choices[i]), open, evaluate, share);
     if (i == 0 || beats(found, best)) best = std::move(found);
   }
-  return best;
+  std::erase_if(others, [&](const Choice& o) { return sample_cuts(o) == sample_cuts(best); });
+  others.insert(others.begin(), std::move(best));
+  return others;
 }
 
-// The same layout with its last layers, or the last but one, cut along channels, from where that is fastest; of equally good
-// ranges the shortest.
-Choice with_channels(const Choice& choice, const std::vector<Device>& devices, Evaluator& evaluate) {
-  struct Candidate {
-    Choice choice;
-    geometry::Range nodes;
-  };
-  const Graph& graph = evaluate.graph();
-  std::vector<Candidate> candidates = {{choice, {}}};
-  double best = choice.seconds;
-  for (int end = graph.size(); end >= graph.size() - 1; --end)
-    for (int begin = end - 1, behind = 0; begin >= graph.first_layer() && evaluate.left() > 0; --begin) {
-      const geometry::Range nodes{begin, end};
-      Choice next{cut_channels(choice.layout, nodes, devices, graph), kImpossible};
-      next.seconds = evaluate(next.layout);
-      candidates.push_back({next, nodes});
-      if (next.seconds < best)
-        best = next.seconds, behind = 0;
-      else if (++behind > kLayersLookedFurther)
-        break;
+// A choice, and which of its nodes are cut along channels.
+struct Candidate {
+  Choice choice;
+  ByChannel by_channel;
+  std::size_t cut_nodes = 0;
+};
+
+// Numbers of parts along samples under which the devices divide channels evenly.
+std::vector<std::size_t> sample_parts(std::size_t devices, Index batch) {
+  std::vector<std::size_t> parts;
+  for (std::size_t samples = 1; samples < devices && static_cast<Index>(samples) <= batch; ++samples)
+    if (devices % samples == 0) parts.push_back(samples);
+  return parts;
+}
+
+// Looks at `grid`, a choice without channels cut, with channels cut.
+class ChannelSearch {
+ public:
+  ChannelSearch(const std::vector<Device>& devices, Index batch, Evaluator& evaluate)
+      : devices_(devices), batch_(batch), evaluate_(evaluate), graph_(evaluate.graph()) {}
+
+  // The last layers, or the last but one, cut along channels, by all devices or by groups that divide the batch, from where that is
+  // fastest; of equally good ranges the shortest.
+  Candidate last_layers(const Choice& grid) {
+    std::vector<Candidate> candidates = {{grid, {}, 0}};
+    double best = grid.seconds;
+    for (const std::size_t samples : sample_parts(devices_.size(), batch_))
+      for (int end = graph_.size(); end >= graph_.size() - 1; --end)
+        for (int begin = end - 1, behind = 0; begin >= graph_.first_layer() && evaluate_.left() > 0; --begin) {
+          const auto by_channel = ByChannel::ranges(graph_, {{begin, end}}, samples);
+          candidates.push_back({cut(grid, by_channel), by_channel, static_cast<std::size_t>(end - begin)});
+          const double seconds = candidates.back().choice.seconds;
+          if (seconds < best)
+            best = seconds, behind = 0;
+          else if (++behind > kLayersLookedFurther)
+            break;
+        }
+    std::erase_if(candidates, [&](const Candidate& c) { return kEquallyGood * c.choice.seconds > best; });
+    if (candidates.empty()) return {grid, {}, 0};  // nothing is possible
+    return *std::min_element(candidates.begin(), candidates.end(),
+                             [](const Candidate& a, const Candidate& b) { return a.cut_nodes < b.cut_nodes; });
+  }
+
+  // Another grid, with the same layers' channels cut, where that is better.
+  void change_grid(Candidate& best, const Choice& grid) {
+    for (const std::size_t samples : sample_parts(devices_.size(), batch_)) {
+      ByChannel by_channel{best.by_channel.nodes, samples};
+      if (Choice next = cut(grid, by_channel); beats(next, best.choice)) best = {std::move(next), std::move(by_channel), best.cut_nodes};
     }
-  std::erase_if(candidates, [&](const Candidate& c) { return kEquallyGood * c.choice.seconds > best; });
-  if (candidates.empty()) return choice;  // nothing is possible
-  return std::min_element(candidates.begin(), candidates.end(),
-                          [](const Candidate& a, const Candidate& b) { return a.nodes.size() < b.nodes.size(); })
-      ->choice;
+  }
+
+  // Single layers cut the other way, where that is better: between two with many weights may be one with few.
+  void change_layers(Candidate& best, const Choice& grid) {
+    for (bool improved = true; improved;) {
+      improved = false;
+      for (int node = graph_.size() - 1; node >= graph_.first_layer() && evaluate_.left() > 0; --node) {
+        ByChannel by_channel = best.by_channel;
+        by_channel.nodes[static_cast<std::size_t>(node)].flip();
+        if (Choice next = cut(grid, by_channel); next.seconds < kEquallyGood * best.choice.seconds)
+          best = {std::move(next), std::move(by_channel), best.cut_nodes}, improved = true;
+      }
+    }
+  }
+
+ private:
+  Choice cut(const Choice& grid, const ByChannel& by_channel) {
+    Choice next{cut_channels(grid.layout, by_channel, devices_, graph_), kImpossible};
+    next.seconds = evaluate_(next.layout);
+    return next;
+  }
+
+  const std::vector<Device>& devices_;
+  const Index batch_;
+  Evaluator& evaluate_;
+  const Graph& graph_;
+};
+
+// The best of `grids`, the first of which is best without, with channels cut where that pays.
+Choice with_channels(const std::vector<Choice>& grids, const std::vector<Device>& devices, Index batch, Evaluator& evaluate) {
+  ChannelSearch search(devices, batch, evaluate);
+  Candidate best = search.last_layers(grids.front());
+  if (best.by_channel.nodes.empty()) return best.choice;
+  const Choice* grid = &grids.front();
+  for (std::size_t i = 1; i < grids.size(); ++i) {
+    const double before = best.choice.seconds;
+    search.change_grid(best, grids[i]);
+    if (best.choice.seconds != before) grid = &grids[i];
+  }
+  search.change_layers(best, *grid);
+  return best.choice;
 }
 
 base::Result<Choice> choose_with(bool recompute, const Graph& graph, Index batch, const LayoutRequest& request,
@@ -194,9 +289,10 @@ base::Result<Choice> choose_with(bool recompute, const Graph& graph, Index batch
   const bool named = request.channels == LayoutRequest::Channels::kNodes;
   layout.segments = {deal(grids.front(), devices, graph.size())};
   if (named) {
-    if (request.channel_nodes.begin < graph.first_layer() || request.channel_nodes.end > graph.size())
-      return base::error(ErrorCode::kInvalidArgument, "layers outside the range cut along channels");
-    layout = cut_channels(std::move(layout), request.channel_nodes, devices, graph);
+    for (const geometry::Range& nodes : request.channel_nodes)
+      if (nodes.begin < graph.first_layer() || nodes.end > graph.size())
+        return base::error(ErrorCode::kInvalidArgument, "layers outside the range cut along channels");
+    layout = cut_channels(std::move(layout), ByChannel::ranges(graph, request.channel_nodes, 1), devices, graph);
   }
   TESSERA_TRY(make_plan(graph, batch, layout));  // the groups that were asked for
   // A single device exchanges nothing, so where groups begin makes no difference.
@@ -205,13 +301,15 @@ base::Result<Choice> choose_with(bool recompute, const Graph& graph, Index batch
   Evaluator evaluate(graph, batch, cost, most_evaluations);
   if (grids.size() == 1 && !open.forward && !open.backward) return Choice{layout, evaluate(layout)};
   // Layers that are to be cut along channels come into it when grid and groups are chosen.
-  Choice best = search(grids, devices, layout, open, evaluate);
+  const std::vector<Choice> found = search(grids, devices, layout, open, evaluate);
+  Choice best = found.front();
   if (named)
-    best.layout = cut_channels(std::move(best.layout), request.channel_nodes, devices, graph), best.seconds = evaluate(best.layout);
+    best.layout = cut_channels(std::move(best.layout), ByChannel::ranges(graph, request.channel_nodes, 1), devices, graph),
+    best.seconds = evaluate(best.layout);
   // Whole maps are gathered for it, which costs what recomputation is to save.
   if (request.channels == LayoutRequest::Channels::kAuto && request.rows == 0 && !alone && !recompute) {
     Evaluator more(graph, batch, cost, std::min(most_evaluations, kEvaluationsForChannels));
-    best = with_channels(best, devices, more);
+    best = with_channels(found, devices, batch, more);
   }
   if (best.seconds == kImpossible)
     return base::error(ErrorCode::kOutOfMemory,

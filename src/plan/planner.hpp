@@ -29,7 +29,7 @@ struct LayoutRequest {
     kNodes,  // `channel_nodes`
   };
   Channels channels = Channels::kOff;
-  geometry::Range channel_nodes;
+  std::vector<geometry::Range> channel_nodes;  // ascending, disjoint
   // Whether the insides of forward groups are computed again in back-propagation (Plan::recompute).
   enum class Recompute {
     kOff,

@@ -153,10 +153,14 @@ TEST_CASE("channels") {
     CHECK(request->channels == plan::LayoutRequest::Channels::kNodes);
     return request->channel_nodes;
   };
-  CHECK(nodes("4") == geometry::Range{2, 5});
-  CHECK(nodes("4-5") == geometry::Range{2, 4});
-  CHECK(nodes("3-6") == geometry::Range{1, 5});
-  for (const char* value : {"yes", "-1", "4-", "5-4", "4-5-6", "4,5", "4-5x", "99999999999"}) check_bad("channels", value, "12-14");
+  using Ranges = std::vector<geometry::Range>;
+  CHECK(nodes("4") == Ranges{{2, 5}});
+  CHECK(nodes("4-5") == Ranges{{2, 4}});
+  CHECK(nodes("3-6") == Ranges{{1, 5}});
+  CHECK(nodes("3,5-6") == Ranges{{1, 2}, {3, 5}});
+  CHECK(nodes("3-4,6") == Ranges{{1, 3}, {4, 5}});
+  for (const char* value : {"yes", "-1", "4-", "5-4", "4-5-6", "5,4", "4,", ",4", "4-5,5", "4-5x", "99999999999"})
+    check_bad("channels", value, "12-14");
   for (const char* value : {"2", "7", "3-7", "3-2147483647"}) {
     const auto outside = distributed::layout_request(good("channels", value), graph);
     REQUIRE_FALSE(outside);

@@ -297,12 +297,38 @@ TEST_CASE("layers are cut along channels where the cost says so, and nowhere whe
   request.channels = Channels::kAuto;
   CHECK(chosen() == geometry::Range{4, 6});
   CHECK(chosen(1).empty());
-  request.channels = Channels::kNodes, request.channel_nodes = {2, 3};
+  request.channels = Channels::kNodes, request.channel_nodes = {{2, 3}};
   CHECK(chosen() == geometry::Range{2, 3});
   request.rows = 2, request.columns = 1;
   CHECK(chosen() == geometry::Range{2, 3});
   request.channels = Channels::kAuto;
   CHECK(chosen().empty());  // the grid that was asked for is meant for all layers
+}
+
+TEST_CASE("single layers, and groups of devices, are cut along channels where the cost says so") {
+  using Layers = std::set<std::size_t>;
+  const auto by_channels = [](const Plan& plan) {
+    Layers layers;
+    for (std::size_t node = 1; node < plan.owned.size(); ++node)
+      if (plan.owned[node][1].c.size() < 2) layers.insert(node);
+    return layers;
+  };
+  const auto samples = [](const Plan& plan, std::size_t node) { return plan.owned[node][1].n.size(); };
+  const Layers wanted = {3, 5};
+  const plan::Cost cost = [&](const Plan& plan) {
+    const Layers layers = by_channels(plan);
+    double seconds = 10;
+    for (std::size_t node = 1; node < plan.owned.size(); ++node) seconds += layers.contains(node) == wanted.contains(node) ? 0 : 1;
+    return seconds + static_cast<double>(layers.contains(5) ? samples(plan, 5) : 0) / 10;  // rather in two groups
+  };
+  LayoutRequest request;
+  request.channels = LayoutRequest::Channels::kAuto;
+  const auto layout = plan::choose_layout(chain(6), 4, request, workers(4), 5, cost);
+  REQUIRE_MESSAGE(layout, layout.error().message);
+  const auto plan = plan::make_plan(chain(6), 4, *layout);
+  REQUIRE_MESSAGE(plan, plan.error().message);
+  CHECK(by_channels(*plan) == wanted);
+  CHECK(samples(*plan, 5) == 2);
 }
 
 TEST_CASE("fewer devices are only named when they are clearly faster, and then the fastest") {
