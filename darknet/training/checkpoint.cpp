@@ -43,16 +43,23 @@ std::optional<long> iteration_of(const std::string& file, const std::string& nam
 
 std::uint64_t weights_bytes_hash(std::string_view bytes) { return wire::content_hash(std::as_bytes(std::span(bytes))); }
 
-std::string checkpoint_bytes(Checkpoint checkpoint) {
-  checkpoint.state.weights_hash = weights_bytes_hash(checkpoint.weights);
-  const std::string state = to_json(checkpoint.state);
-  std::string bytes;
-  bytes.reserve(kHeaderBytes + state.size() + checkpoint.weights.size() + checkpoint.momentum.size() + kHashBytes);
-  bytes += kMagic;
-  const std::string* const parts[kLengths] = {&state, &checkpoint.weights, &checkpoint.momentum};
-  for (const std::string* part : parts) put(bytes, part->size());
-  for (const std::string* part : parts) bytes += *part;
-  put(bytes, weights_bytes_hash(bytes));
+CheckpointBytes checkpoint_bytes(TrainingState state, std::string weights, const std::function<void(std::string&)>& append_momentum) {
+  state.weights_hash = weights_bytes_hash(weights);
+  const std::string text = to_json(state);
+  CheckpointBytes bytes{{}, kHeaderBytes + text.size(), weights.size()};
+  std::string& all = bytes.all;
+  all.reserve(bytes.weights_at + 2 * weights.size() + (weights.size() >> 4) + kHashBytes);  // momentum is about as large
+  all += kMagic;
+  put(all, text.size()), put(all, weights.size()), put(all, 0);
+  all += text;
+  all += weights;
+  std::string().swap(weights);
+  const std::size_t momentum_at = all.size();
+  append_momentum(all);
+  std::string length;
+  put(length, all.size() - momentum_at);
+  all.replace(kHeaderBytes - length.size(), length.size(), length);
+  put(all, weights_bytes_hash(all));
   return bytes;
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -15,12 +16,17 @@ namespace tessera::darknet {
 inline constexpr std::size_t kCheckpointsKept = 2;
 
 struct Checkpoint {
-  TrainingState state;            // its weights_hash is filled in by checkpoint_bytes()
+  TrainingState state;
   std::string weights, momentum;  // weights_image() and momentum_image() of weights_file.hpp
 };
 
 // "TSRCKPT1" | bytes of state, weights, momentum u64 LE each | state (JSON) | weights | momentum | XXH3 of all before u64 LE.
-std::string checkpoint_bytes(Checkpoint checkpoint);
+// Large arrays are held once: `weights` is let go of, and `append_momentum` appends to what is made.
+struct CheckpointBytes {
+  std::string all;
+  std::size_t weights_at = 0, weights_bytes = 0;
+};
+CheckpointBytes checkpoint_bytes(TrainingState state, std::string weights, const std::function<void(std::string&)>& append_momentum);
 
 // Refuses what is cut off or damaged in any byte.
 [[nodiscard]] base::Result<Checkpoint> read_checkpoint(const std::string& path);

@@ -4,8 +4,10 @@
 #include <condition_variable>
 #include <deque>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -20,7 +22,14 @@ namespace tessera::darknet {
 class Saver {
  public:
   struct File {
-    std::string path, bytes;
+    std::string path;
+    std::shared_ptr<const std::string> held;  // `bytes` is a part of it
+    std::string_view bytes;
+
+    static File whole(std::string path, std::string content) {
+      auto held = std::make_shared<const std::string>(std::move(content));
+      return {std::move(path), held, *held};
+    }
   };
   struct Job {
     std::string kind;

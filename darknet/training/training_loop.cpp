@@ -237,7 +237,7 @@ base::Status TrainingLoop::save(const std::string& suffix) {
   const std::string path = weights_path(suffix);
   TESSERA_ASSIGN(WeightsImage image, weights_image(net_, path));
   const bool numbered = suffix != "best" && suffix != "final";
-  saver_.post({numbered ? "numbered" : suffix, {{path, std::move(image.bytes)}}, nullptr});
+  saver_.post({numbered ? "numbered" : suffix, {Saver::File::whole(path, std::move(image.bytes))}, nullptr});
   return {};
 }
 
@@ -249,10 +249,10 @@ base::Status TrainingLoop::save_last() {
   if (const std::uint64_t saved = last_posted_; saved == iteration && iteration > 0) return {};
   TESSERA_ASSIGN(WeightsImage image, weights_image(net_, path));
   last_posted_ = iteration;
-  Saver::Job job{"last", {}, nullptr};
-  job.files.push_back(
-      {checkpoint_path(options_.backup, options_.name, iteration), checkpoint_bytes({state_, image.bytes, momentum_image(net_)})});
-  job.files.push_back({path, std::move(image.bytes)});
+  CheckpointBytes bytes = checkpoint_bytes(state_, std::move(image.bytes), [this](std::string& all) { append_momentum(net_, all); });
+  Saver::Job job{"last", {Saver::File::whole(checkpoint_path(options_.backup, options_.name, iteration), std::move(bytes.all))}, nullptr};
+  const auto held = job.files.front().held;
+  job.files.push_back({path, held, std::string_view(*held).substr(bytes.weights_at, bytes.weights_bytes)});
   job.written = [this, path, iteration, own = job.files.front().path] {
     prune_checkpoints(options_.backup, options_.name, own);
     std::lock_guard lock(saved_mutex_);

@@ -188,6 +188,9 @@ base::Result<WeightsImage> weights_image(const network* net, const std::string& 
   WeightsImage image;
   image.info = {*net->seen, 0, 0, net->n, 0};
   const std::int32_t version[3] = {kMajor, kMinor, kRevision};
+  std::uint64_t bytes = sizeof version + sizeof image.info.seen;
+  for (int i = 0; i < std::min(net->n, cutoff); ++i) bytes += block_bytes(weight_blocks(net->layers[i], LayoutUse::kSave));
+  image.bytes.reserve(bytes);
   append(image.bytes, version, sizeof version);
   append(image.bytes, &image.info.seen, sizeof image.info.seen);
   Hash hash;
@@ -213,12 +216,17 @@ base::Result<WeightsInfo> save_weights_file(const network* net, const std::strin
 }
 
 std::string momentum_image(const network* net) {
-  std::string bytes(kMomentumMagic, sizeof kMomentumMagic);
+  std::string bytes;
+  append_momentum(net, bytes);
+  return bytes;
+}
+
+void append_momentum(const network* net, std::string& bytes) {
+  bytes.append(kMomentumMagic, sizeof kMomentumMagic);
   const std::int64_t updates = *net->t;
   append(bytes, &updates, sizeof updates);
   for (int i = 0; i < net->n; ++i)
     for (const WeightBlock& block : momentum_blocks(*net, net->layers[i])) append(bytes, block.values, block.count * sizeof(float));
-  return bytes;
 }
 
 base::Status load_momentum(network* net, std::string_view bytes, const std::string& name) {

@@ -48,6 +48,7 @@ struct WeightsImage {
 
 // Momentum (and Adam's moments) of every layer. Nothing is loaded unless all of it fits; `name` is the source in the error.
 std::string momentum_image(const network* net);
+void append_momentum(const network* net, std::string& bytes);
 [[nodiscard]] base::Status load_momentum(network* net, std::string_view bytes, const std::string& name);
 
 // "layer 3 (convolutional)".

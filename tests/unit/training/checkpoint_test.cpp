@@ -38,7 +38,10 @@ TEST_CASE("a checkpoint comes back whole, or not at all: cut off anywhere, or wi
   TrainingState state;
   state.seed = 7;
   state.best_precision = 0.5;
-  const std::string bytes = checkpoint_bytes({state, "weights", std::string("momentum\0", 9)}), path = folder.file("x_1.checkpoint");
+  const CheckpointBytes made = checkpoint_bytes(state, "weights", [](std::string& all) { all += std::string("momentum\0", 9); });
+  const std::string& bytes = made.all;
+  const std::string path = folder.file("x_1.checkpoint");
+  CHECK(bytes.substr(made.weights_at, made.weights_bytes) == "weights");
   REQUIRE(base::write_file_atomically(path, bytes));
   const auto back = read_checkpoint(path);
   REQUIRE(back);
@@ -92,15 +95,17 @@ TEST_CASE("what cannot be written is said once, tried again and written when it 
         said.push_back(line);
       },
       base::Milliseconds(10));
-  saver.post({"last", {{folder.file("made/a"), "1"}, {folder.file("made/b"), "2"}}, nullptr});  // the folder is made
+  saver.post({"last",
+              {Saver::File::whole(folder.file("made/a"), "1"), Saver::File::whole(folder.file("made/b"), "2")},
+              nullptr});  // the folder is made
   REQUIRE(saver.flush(soon()));
   CHECK(content(folder.file("made/b")) == "2");
 
   std::ofstream(folder.file("taken")) << "a file where the folder should be";
   bool written = false;
-  saver.post({"last", {{folder.file("taken/a"), "older"}}, nullptr});
+  saver.post({"last", {Saver::File::whole(folder.file("taken/a"), "older")}, nullptr});
   CHECK_FALSE(saver.flush(base::Deadline::after(base::Milliseconds(300))));
-  saver.post({"last", {{folder.file("taken/a"), "newer"}}, [&] { written = true; }});
+  saver.post({"last", {Saver::File::whole(folder.file("taken/a"), "newer")}, [&] { written = true; }});
   CHECK_FALSE(saver.flush(base::Deadline::after(base::Milliseconds(300))));
   CHECK_FALSE(written);
   std::filesystem::remove(folder.file("taken"));
