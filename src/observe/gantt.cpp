@@ -1,6 +1,7 @@
 #include "observe/gantt.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <opencv2/imgcodecs.hpp>
 #include <opencv2/imgproc.hpp>
 
@@ -51,7 +52,7 @@ base::Status write_gantt(const Gantt& gantt, const std::string& path) {
   const std::size_t rows = std::min(kMostRows, gantt.rows.size());
   cv::Mat canvas(kTop + kBottom + kRowHeight * static_cast<int>(rows), kWidth, CV_8UC3, cv::Scalar(255, 255, 255));
   const double end = std::max(1e-12, gantt.end());
-  const auto column = [&](double seconds) { return kLeft + static_cast<int>((kWidth - kLeft - kRight) * seconds / end + 0.5); };
+  const auto column = [&](double seconds) { return kLeft + static_cast<int>(std::lround((kWidth - kLeft - kRight) * seconds / end)); };
   write_text(canvas, gantt.title, {8, 24}, kBlack);
   for (int kind = 0; kind < static_cast<int>(gantt.kinds.size()); ++kind)
     write_text(canvas, gantt.kinds[static_cast<std::size_t>(kind)], {kLeft + 130 * kind, 52}, colour_of(kind));

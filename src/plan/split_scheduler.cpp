@@ -37,10 +37,11 @@ struct Choices {
   }
   // Bandwidth needed to be done in `target`.
   double need(const Option& option, double target) const {
-    if (option.bytes <= 0) return option.fixed <= target ? 0 : kNever;
+    if (option.bytes <= 0 && option.fixed <= target) return 0;
     if (!(option.fixed < target)) return kNever;
     const double rate = option.bytes / (target - option.fixed);
-    return rate <= link ? rate : kNever;
+    if (rate <= link) return rate;
+    return kNever;
   }
   const Option& least_needed(double target) const {
     return *std::min_element(options.begin(), options.end(),
