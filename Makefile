@@ -12,7 +12,8 @@ MAKEFLAGS += --no-builtin-rules
 DEPS ?= yes
 PREFIX ?= /usr/local
 SANITIZE ?=
-ARCH ?= native
+CPU ?= $(if $(CROSS),$(CPU_$(CROSS)),native)
+ARCH ?= $(HOST_ARCH)
 V ?= 0
 TESTS ?= $(TEST_FOLDERS)
 BENCH ?= training inference layers kernels transport scheduler
@@ -32,17 +33,36 @@ ifeq ($(filter -j% --jobserver%,$(MAKEFLAGS)),)
 MAKEFLAGS += -j$(JOBS)
 endif
 
+# Debian's names of architectures. For another than this machine's everything is made under build/$(ARCH), by Debian's cross
+# compiler and from libraries that darknet/upstream/sysroot.sh unpacks there.
+HOST_ARCH := $(or $(shell dpkg --print-architecture 2>/dev/null),$(shell uname -m))
+TRIPLET_arm64 := aarch64-linux-gnu
+TRIPLET_armhf := arm-linux-gnueabihf
+# The oldest processor: any of 64 bits; of 32 bits the Pi 2's, since Debian's own choice has no vectors.
+CPU_arm64 := generic
+CPU_armhf := cortex-a7
+EMULATOR_arm64 := qemu-aarch64-static
+EMULATOR_armhf := qemu-arm-static
+CROSS := $(filter-out $(HOST_ARCH),$(ARCH))
+TRIPLET := $(TRIPLET_$(CROSS))
+ifneq ($(CROSS),)
+ifeq ($(TRIPLET),)
+$(error ARCH=$(ARCH): this builds for $(HOST_ARCH) and, by cross compiler, for arm64 and armhf. A processor is chosen with CPU=)
+endif
+endif
+
 comma := ,
-TOP := build
+DOWNLOADS := build
+TOP := $(DOWNLOADS)$(CROSS:%=/%)
 BUILD := $(TOP)$(if $(SANITIZE),/sanitize-$(subst $(comma),-,$(SANITIZE)))
-UPSTREAM := $(if $(DARKNET_SRC),$(abspath $(DARKNET_SRC)),$(TOP)/upstream)
+UPSTREAM := $(if $(DARKNET_SRC),$(abspath $(DARKNET_SRC)),$(DOWNLOADS)/upstream)
 PROGRAM := $(BUILD)/darknet
 PROGRAMS = $(PROGRAM) $(patsubst darknet/commands/%_main.cpp,$(BUILD)/darknet-%,$(filter %_main.cpp,$(MAIN_SOURCES)))
 STOCK_PROGRAM := $(TOP)/stock/darknet
 STOCK_O2_PROGRAM := $(TOP)/stock-O2/darknet
 
 .DEFAULT_GOAL := all
-.PHONY: all test check check-format check-tidy check-tree tables stock bench bench-shelf demo experiments-gkt examples install clean distclean \
+.PHONY: all test test-arm64 test-armhf kernel-tests check check-format check-tidy check-tree tables stock bench bench-shelf demo experiments-gkt examples install clean distclean \
   help format cluster-up cluster-down cluster-exec cluster-stats cluster-set cluster-cut cluster-heal
 
 help:
@@ -51,6 +71,7 @@ help:
 	  'make test       build and run all tests (TESTS="unit equivalence" picks folders of tests/)' \
 	  'make check      format, clang-tidy (of what changed), shell scripts, include rules, tables that are made from the code' \
 	  'make tables     write those tables again' \
+	  'make test-arm64 cross-build the kernels and their tests and run them under qemu (or test-armhf)' \
 	  'make demo       train and show the example in examples/shapes' \
 	  'make experiments-gkt   knowledge transfer between small and large networks against its baselines, on Fashion-MNIST' \
 	  'make bench      build and run the benchmarks in tests/bench (BENCH="training layers" picks programs, BENCH_ARGS=--quick)' \
@@ -64,15 +85,16 @@ help:
 	  '' \
 	  'DEPS=no         do not install packages' \
 	  'DARKNET_SRC=dir use this unpacked upstream tree instead of fetching one' \
-	  'ARCH=cpu        compile for this CPU (default native: the machine that builds; generic: any of its kind)' \
+	  'CPU=name        compile for this processor (default native: the machine that builds; generic: any of its kind)' \
+	  'ARCH=arm64      cross-build under build/arm64 (or armhf)' \
 	  'SANITIZE=list   build all, upstream included, with these sanitizers, e.g. address,undefined, under build/sanitize-…' \
 	  'V=1             show the commands'
 
 clean:
-	@rm -rf $(filter-out $(TOP)/download $(TOP)/upstream,$(wildcard $(TOP)/* $(TOP)/.packages*))
+	@rm -rf $(filter-out $(DOWNLOADS)/download $(DOWNLOADS)/upstream $(TOP)/sysroot,$(wildcard $(TOP)/* $(TOP)/.packages*))
 
 distclean:
-	@rm -rf $(TOP)
+	@rm -rf $(DOWNLOADS)
 
 OUR_FILES = $(shell find src plugins darknet tests examples -name '*.cpp' -o -name '*.hpp')
 format:
@@ -90,11 +112,14 @@ cluster-cut cluster-heal: cluster-%:
 cluster-stats:
 	@$(SHELF_SCRIPT) stats
 
+test-arm64 test-armhf: test-%:
+	@$(MAKE) --no-print-directory ARCH=$* kernel-tests
+
 # ---- Packages, upstream's source, configuration ----------------------------------------------------------------
 # These are made while make reads config.mk, because what comes below depends on which files and libraries exist;
 # make then starts over with what they brought.
 
-NEEDS_CONFIG := $(filter-out help clean distclean format cluster-down cluster-exec cluster-stats cluster-set cluster-cut cluster-heal,$(or $(MAKECMDGOALS),all))
+NEEDS_CONFIG := $(filter-out help clean distclean format test-arm64 test-armhf cluster-down cluster-exec cluster-stats cluster-set cluster-cut cluster-heal,$(or $(MAKECMDGOALS),all))
 
 ifneq ($(NEEDS_CONFIG),)
 include $(TOP)/config.mk
@@ -107,11 +132,35 @@ $(TOP)/.packages-%: darknet/upstream/packages darknet/upstream/install_packages.
 
 packages = $(if $(filter no,$(DEPS)),,$(TOP)/.packages-$1)
 
-ifeq ($(DARKNET_SRC),)
-$(TOP)/upstream/.fetched: darknet/upstream/upstream.lock darknet/upstream/fetch.sh | $(call packages,build)
-	@darknet/upstream/fetch.sh $(TOP)/download $(TOP)/upstream
+ifneq ($(CROSS),)
+SYSROOT := $(abspath $(TOP)/sysroot)
+# Its C library is the cross compiler's own, whose headers go first.
+override CXX := $(TRIPLET)-g++ -idirafter $(SYSROOT)/usr/include -idirafter $(SYSROOT)/usr/include/$(TRIPLET)
+override CC := $(TRIPLET)-gcc
+AR := $(TRIPLET)-ar
+LD := $(TRIPLET)-ld
+NM := $(TRIPLET)-nm
+OBJCOPY := $(TRIPLET)-objcopy
+OBJDUMP := $(TRIPLET)-objdump
+SYSROOT_FOLDERS := $(addprefix $(SYSROOT)/usr/lib/$(TRIPLET),/openblas-pthread / /blas /lapack) $(SYSROOT)/lib/$(TRIPLET)
+CROSS_LINK_FLAGS := $(SYSROOT_FOLDERS:%=-L%) $(SYSROOT_FOLDERS:%=-Wl,-rpath-link,%)
+EMULATOR := $(EMULATOR_$(CROSS)) -L $(SYSROOT) -E TESSERA_TEST_CUT=20 -E LD_LIBRARY_PATH=$(SYSROOT)/usr/lib/$(TRIPLET)/openblas-pthread
+$(TOP)/config.mk: export PKG_CONFIG_SYSROOT_DIR := $(SYSROOT)
+$(TOP)/config.mk: export PKG_CONFIG_LIBDIR := $(SYSROOT)/usr/lib/$(TRIPLET)/pkgconfig:$(SYSROOT)/usr/lib/$(TRIPLET)/openblas-pthread/pkgconfig:$(SYSROOT)/usr/share/pkgconfig
+$(TOP)/config.mk: $(TOP)/.sysroot
+$(TOP)/.sysroot: darknet/upstream/sysroot.sh darknet/upstream/packages $(call packages,$(CROSS))
+	@rm -rf $(SYSROOT)
+	@echo '  unpacking libraries for $(CROSS) from Debian'
+	@mkdir -p $(@D)
+	@darknet/upstream/sysroot.sh $(CROSS) $(SYSROOT)
 	@touch $@
-FETCHED := $(TOP)/upstream/.fetched
+endif
+
+ifeq ($(DARKNET_SRC),)
+$(DOWNLOADS)/upstream/.fetched: darknet/upstream/upstream.lock darknet/upstream/fetch.sh | $(call packages,build)
+	@darknet/upstream/fetch.sh $(DOWNLOADS)/download $(DOWNLOADS)/upstream
+	@touch $@
+FETCHED := $(DOWNLOADS)/upstream/.fetched
 else
 ifeq ($(wildcard $(DARKNET_SRC)/include/darknet.h),)
 $(error DARKNET_SRC=$(DARKNET_SRC) holds no include/darknet.h: give the directory of an unpacked upstream tree)
@@ -128,8 +177,12 @@ ifeq ($(CONFIGURED),yes)
 # ---- Flags -----------------------------------------------------------------------------------------------------
 
 MACHINE := $(shell $(CXX) -dumpmachine)
-ifneq ($(filter-out generic,$(ARCH)),)
-ARCH_FLAGS := $(if $(filter x86_64-% i686-%,$(MACHINE)),-march=$(ARCH),$(if $(filter aarch64-% arm-%,$(MACHINE)),-mcpu=$(ARCH)))
+ifneq ($(filter-out generic,$(CPU)),)
+ARCH_FLAGS := $(if $(filter x86_64-% i686-%,$(MACHINE)),-march=$(CPU),$(if $(filter aarch64-% arm-%,$(MACHINE)),-mcpu=$(CPU)))
+endif
+# GCC's name of a processor of 32 bits does not say that it has vectors.
+ifeq ($(CROSS),armhf)
+ARCH_FLAGS += -mfpu=neon-vfpv4
 endif
 SANITIZE_FLAGS := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer)
 
@@ -155,7 +208,7 @@ UPSTREAM_FLAGS := -std=gnu11 -O3 $(COMMON_FLAGS) -ffp-contract=off -fPIC -fexcep
 # compile what they package.
 STOCK_FLAGS := -std=gnu11 -fopenmp -fPIC -pthread -w -DOPENCV -I$(UPSTREAM)/include -I$(UPSTREAM)/src
 
-LINK_FLAGS := -pthread $(SANITIZE_FLAGS) -Wl,--as-needed
+LINK_FLAGS := -pthread $(SANITIZE_FLAGS) -Wl,--as-needed$(CROSS_LINK_FLAGS:%= %)
 # Sanitizers want the type information of cv::VideoCapture, which is otherwise in darknet-video.so only.
 LIBS := $(OPENCV_LIBS) $(LIBRARY_LIBS) $(BLAS_LIBS) $(ONEDNN_LIBS) $(if $(SANITIZE),$(VIDEO_LIBS))
 
@@ -356,6 +409,16 @@ check-tree: $(BUILD)/tests/check
 	@$< --minimal
 tables: $(BUILD)/tests/check
 	@TESSERA_WRITE_TABLES=1 $< --minimal -tc='tables*'
+
+# Kernels and geometry alone, as fast to build and to run under an emulator as that gets.
+KERNEL_SOURCES := $(filter-out $(NOT_HERE),$(call find_sources,src/base src/geometry src/kernels))
+KERNEL_TEST_SOURCES := tests/check/main.cpp tests/support/run.cpp $(call find_sources,tests/unit/geometry tests/unit/kernels)
+$(BUILD)/tests/kernels: $(call to_objects,$(KERNEL_SOURCES) $(KERNEL_TEST_SOURCES)) $(BUILD)/obj/link_flags
+	$(call run,LINK    $@,$(CXX) $(LINK_FLAGS) $(LDFLAGS) -o $@ $(filter %.o,$^) $(LIBRARY_LIBS) $(BLAS_LIBS) $(ONEDNN_LIBS) -lm)
+OBJDUMP ?= objdump
+kernel-tests: $(BUILD)/tests/kernels
+	tests/support/check_vectors.sh $(OBJDUMP) $(BUILD)/obj/src/kernels
+	$(EMULATOR) $(BUILD)/tests/kernels -m
 
 BENCHES := $(BENCH_SOURCES:tests/bench/%.cpp=$(BUILD)/bench/%)
 BENCH_OBJECTS := $(call to_objects,$(BENCH_SOURCES) $(BENCH_SUPPORT_SOURCES))

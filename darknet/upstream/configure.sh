@@ -1,6 +1,6 @@
 #!/bin/bash
 # Looks for the libraries the build needs and prints what the Makefile must know about them (make syntax).
-# Usage: configure.sh COMPILER
+# Usage: configure.sh COMPILER   For another architecture pkg-config's variables name the tree with its libraries.
 set -euo pipefail
 
 compiler=${1:?usage: configure.sh COMPILER}
@@ -25,7 +25,7 @@ for header in zmq.hpp nlohmann/json.hpp CLI/CLI.hpp tl/expected.hpp xxhash.h doc
 done
 
 # Debian's OpenCV parts come without a pkg-config file; the one of libopencv-dev, or of an own build, goes first.
-opencv_include="-isystem /usr/include/opencv4"
+opencv_include="-isystem ${PKG_CONFIG_SYSROOT_DIR:-}/usr/include/opencv4"
 opencv_path=
 if pkg-config --exists opencv4; then
   opencv_include=$(pkg-config --cflags-only-I opencv4 | sed 's/-I/-isystem /g')

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <random>
 #include <string>
@@ -25,6 +26,12 @@ using geometry::Shape;
 using Random = std::mt19937;
 
 inline Index uniform(Random& random, Index low, Index high) { return std::uniform_int_distribution<Index>(low, high)(random); }
+
+// Rounds of a test: TESSERA_TEST_CUT=20 in the environment makes them a twentieth, for emulated processors.
+inline unsigned rounds(unsigned all) {
+  const char* cut = std::getenv("TESSERA_TEST_CUT");
+  return std::max(1u, all / static_cast<unsigned>(cut != nullptr ? std::max(1, std::atoi(cut)) : 1));
+}
 
 // Random range inside [0, size), not empty; about one in three is all of it.
 inline Range random_range(Random& random, Index size) {
