@@ -456,8 +456,8 @@ void Coordinator::settle_blame() {
   for (Worker* worker : members())
     if (auto failure = worker->link->take_failure()) {
       const auto& [error, peer] = *failure;
-      const bool blames_other =
-          (error.code == ErrorCode::kPeerLost || error.code == ErrorCode::kTimeout) && peer >= 0 && peer != worker->number;
+      const bool blames_other = (error.code == ErrorCode::kPeerLost || error.code == ErrorCode::kTimeout) && peer >= 0 &&
+                                peer <= static_cast<int>(workers_.size()) && peer != worker->number;
       blamed.push_back({blames_other ? peer : worker->number, error});
     }
   mailbox_.forgive();

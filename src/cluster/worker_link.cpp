@@ -1,5 +1,6 @@
 #include "cluster/worker_link.hpp"
 
+#include "base/text.hpp"
 #include "cluster/protocol.hpp"
 
 namespace tessera::cluster {
@@ -12,6 +13,8 @@ using base::ErrorCode;
 namespace {
 
 constexpr base::Milliseconds kSendPatience{2000};
+constexpr std::size_t kMostText = 500;      // of a worker's own words
+constexpr std::size_t kMostAnswers = 4096;  // that wait to be asked for
 
 base::Result<WorkerUsage> read_usage(const wire::ControlMessage& message) {
   const wire::Fields fields(message);
@@ -161,9 +164,13 @@ void WorkerLink::take(const transport::ControlIncoming& incoming) {
     const auto code = fields.integer("code", 0, static_cast<int>(ErrorCode::kNotFinite));
     const auto peer = fields.integer("peer", -1, 1 << 16);
     failure_ = {Error{code ? static_cast<ErrorCode>(*code) : ErrorCode::kProtocol,
-                      fmt::format("worker {}: {}", name_, text ? *text : std::string("failed"))},
+                      fmt::format("worker {}: {}", name_, text ? base::quoted(*text, kMostText) : std::string("failed"))},
                 peer ? static_cast<int>(*peer) : -1};
   } else {
+    if (inbox_.size() >= kMostAnswers) {
+      lock.unlock();
+      return lose({ErrorCode::kProtocol, fmt::format("worker {} sends answers that nobody asked for", name_)});
+    }
     inbox_.push_back(std::move(*message));
   }
   arrived_.notify_all();

@@ -220,8 +220,9 @@ Status WorkerSession::plan(const wire::ControlMessage& message) {
   TESSERA_ASSIGN(const std::uint64_t fingerprint, fields.hash("fingerprint"));
   loaded.batch = plan.batch;
   const auto number = static_cast<int>(self - loaded.members.begin());
-  loaded.program = std::make_shared<const program::Program>(
-      program::compile(loaded.graph, plan, mode == "train" ? program::Mode::kTrain : program::Mode::kTest, number));
+  const auto compiled_for = mode == "train" ? program::Mode::kTrain : program::Mode::kTest;
+  TESSERA_TRY(program::check_makers(loaded.graph, plan, compiled_for));
+  loaded.program = std::make_shared<const program::Program>(program::compile(loaded.graph, plan, compiled_for, number));
   if (program::fingerprint(*loaded.program) != fingerprint)
     return base::error(ErrorCode::kProtocol,
                        "its program differs from the coordinator's; install the same version of darknet on all devices");

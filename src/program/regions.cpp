@@ -171,4 +171,13 @@ bool backward_reads_stored(const graph::Layer& layer) {
 
 Regions regions(const Graph& graph, const Plan& plan, Mode mode) { return Builder(graph, plan, mode).build(); }
 
+base::Status check_makers(const Graph& graph, const Plan& plan, Mode mode) {
+  const Regions all = regions(graph, plan, mode);
+  for (int node = 0; node < graph.first_layer(); ++node)
+    for (int p = 0; p < plan.participants; ++p)
+      if (const Box& made = plan.source(node, p); !made.empty() && !made.contains(all.at(all.held, node, p)))
+        return base::error(base::ErrorCode::kInvalidArgument, "participant {} makes a part of input {} and reads more of it", p, node);
+  return {};
+}
+
 }  // namespace tessera::program

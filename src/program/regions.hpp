@@ -68,4 +68,7 @@ bool backward_reads_stored(const graph::Layer& layer);
 
 Regions regions(const graph::Graph& graph, const plan::Plan& plan, Mode mode);
 
+// Whoever makes a part of an input makes all of it that it reads: what a plan must fulfil, besides plan::validate(), to be compiled.
+[[nodiscard]] base::Status check_makers(const graph::Graph& graph, const plan::Plan& plan, Mode mode);
+
 }  // namespace tessera::program

@@ -256,15 +256,6 @@ void mark(std::vector<int>& marks, int node) {
   marks.erase(std::unique(marks.begin(), marks.end()), marks.end());
 }
 
-// Whoever makes a part of an input must not read any other.
-bool makers_read_what_they_make(const Graph& graph, const plan::Plan& plan) {
-  const auto regions = program::regions(graph, plan, program::Mode::kTrain);
-  for (int node = 0; node < graph.first_layer(); ++node)
-    for (int p = 0; p < plan.participants; ++p)
-      if (const Box& made = plan.source(node, p); !made.empty() && !made.contains(regions.at(regions.held, node, p))) return false;
-  return true;
-}
-
 void make_inputs(Rng& rng, const Graph& graph, plan::Plan& plan, bool anywhere) {
   const auto deal = [&](bool in_parts) {
     plan.made.assign(graph.layers.size(), {});
@@ -280,7 +271,7 @@ void make_inputs(Rng& rng, const Graph& graph, plan::Plan& plan, bool anywhere) 
     }
   };
   for (int attempt = 0; attempt < 4 && anywhere; ++attempt)
-    if (deal(true), makers_read_what_they_make(graph, plan)) return;
+    if (deal(true), program::check_makers(graph, plan, program::Mode::kTrain)) return;
   deal(false);
 }
 

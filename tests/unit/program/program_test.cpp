@@ -147,6 +147,20 @@ TEST_CASE("the checker accepts the examples' programs and notices each step that
   CHECK(dropped > 400);
 }
 
+TEST_CASE("who makes a part of an input makes all of it that it reads") {
+  Example e = example();
+  REQUIRE(program::check_makers(e.graph, e.plan, program::Mode::kTrain));
+  auto& made = e.plan.made[0];
+  Box top = made[static_cast<std::size_t>(e.plan.host)], bottom = top;
+  top.y.end = bottom.y.begin = top.y.size() / 2;
+  made.assign(made.size(), {});
+  made[1] = bottom, made[3] = top;  // 1 computes the first rows
+  REQUIRE(plan::validate(e.plan, e.graph));
+  const auto refused = program::check_makers(e.graph, e.plan, program::Mode::kTrain);
+  REQUIRE_FALSE(refused);
+  CHECK(refused.error().message.find("input 0") != std::string::npos);
+}
+
 TEST_CASE("the checker notices other ways of breaking programs") {
   const Example e = example();
   const auto good = program::compile(e.graph, e.plan, program::Mode::kTrain);
