@@ -98,6 +98,7 @@ class Server {
     if (coordinator_ != 0 && coordinator_ != peer)
       return refuse(peer, ErrorCode::kInvalidArgument, "it is busy with another session; wait for its end or stop it");
     coordinator_ = peer;
+    control_->keep(peer);
     last_heard_ = Clock::now();
     spdlog::info("session with {}", peer_name);
     send(peer, wire::control_text("welcome", {{"name", name_},
@@ -107,7 +108,12 @@ class Server {
   }
 
   void refuse(transport::ControlPeer peer, ErrorCode code, const std::string& why) {
-    send(peer, wire::control_text("refuse", {{"code", static_cast<int>(code)}, {"message", why}, {"peer", -1}}));
+    const auto text = wire::control_text("refuse", {{"code", static_cast<int>(code)}, {"message", why}, {"peer", -1}});
+    // Nobody waits for a stranger to take it.
+    if (peer != coordinator_)
+      static_cast<void>(control_->send(peer, text, {}, Deadline::after(base::Milliseconds(0))));
+    else
+      send(peer, text);
   }
 
   void open(const wire::ControlMessage& message) {
@@ -168,6 +174,7 @@ class Server {
     session_.reset();
     control_->drop(coordinator_);
     coordinator_ = 0;
+    control_->keep(0);
     idle_since_ = Clock::now();
     std::lock_guard lock(mutex_);
     replies_.clear();

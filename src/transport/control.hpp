@@ -26,7 +26,7 @@ struct ControlOptions {
   // Between I/O threads; 0 switches it off. Leave it off where large blobs travel: they delay it on a slow link.
   int heartbeat_interval_ms = 0;
   int heartbeat_timeout_ms = 2000;
-  std::size_t max_peers = 256;  // a server forgets the one silent for longest to admit another
+  std::size_t max_peers = 256;  // a server forgets the one silent for longest to admit another, never whom it keeps
 
   [[nodiscard]] base::Status validate() const;
 };
@@ -58,6 +58,9 @@ class ControlServer {
   [[nodiscard]] virtual base::Result<std::optional<ControlIncoming>> receive(base::Deadline deadline) = 0;
 
   virtual void wake() = 0;
+
+  // The one peer that is never forgotten to admit another, however many come; 0: nobody.
+  virtual void keep(ControlPeer peer) = 0;
 
   // Ignores everything further from this connection.
   virtual void drop(ControlPeer peer) = 0;

@@ -134,6 +134,8 @@ class ZmqControlServer final : public ControlServer {
     }
   }
 
+  void keep(ControlPeer peer) override { kept_ = peer; }
+
   void drop(ControlPeer peer) override {
     const auto client = clients_.find(peer);
     if (client == clients_.end()) return;
@@ -187,8 +189,9 @@ class ZmqControlServer final : public ControlServer {
     }
     zmq::message_t name(hello.data() + kHelloMagic.size(), hello.size() - kHelloMagic.size());
     if (clients_.size() >= options_.max_peers) {
-      const auto silent = std::min_element(clients_.begin(), clients_.end(),
-                                           [](const auto& a, const auto& b) { return a.second.last_heard < b.second.last_heard; });
+      const auto order = [&](const auto& client) { return std::pair(client.first == kept_, client.second.last_heard); };
+      const auto silent =
+          std::min_element(clients_.begin(), clients_.end(), [&](const auto& a, const auto& b) { return order(a) < order(b); });
       drop(silent->first);
     }
     const ControlPeer peer = ++last_peer_;
@@ -204,7 +207,7 @@ class ZmqControlServer final : public ControlServer {
   std::map<ControlPeer, Client> clients_;
   std::unordered_map<std::string, ControlPeer> by_connection_;
   std::deque<ControlIncoming> received_;  // not yet returned by receive()
-  ControlPeer last_peer_ = 0;
+  ControlPeer last_peer_ = 0, kept_ = 0;
   std::uint64_t dropped_ = 0;
 };
 

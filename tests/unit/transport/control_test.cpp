@@ -217,6 +217,29 @@ TEST_CASE("control: a server full of clients forgets the one silent for longest"
   CHECK(server->send(second_peer, "x", {}, soon()).has_value());
 }
 
+TEST_CASE("control: a peer that is kept is not forgotten, however many come") {
+  ControlOptions options;
+  options.max_peers = 2;
+  auto server = listen(Medium::kTcp, options);
+  auto first = connect(*server, "first");
+  REQUIRE(first->send("1", {}, soon()));
+  const ControlPeer peer = must_receive(*server).peer;
+  server->keep(peer);
+  for (int i = 0; i < 4; ++i) {
+    auto stranger = connect(*server, "stranger");
+    REQUIRE(stranger->send("s", {}, soon()));
+    CHECK(must_receive(*server).peer_name == "stranger");
+  }
+  CHECK(server->send(peer, "x", {}, soon()));
+  server->keep(0);
+  auto second = connect(*server, "second"), third = connect(*server, "third");
+  REQUIRE(second->send("2", {}, soon()));
+  must_receive(*server);
+  REQUIRE(third->send("3", {}, soon()));
+  must_receive(*server);
+  CHECK(server->send(peer, "x", {}, soon()).error().code == ErrorCode::kPeerLost);
+}
+
 TEST_CASE("control: a peer that takes nothing makes the sender give up at its deadline") {
   ControlOptions options;
   options.high_water_mark = 1;
